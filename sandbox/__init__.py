@@ -1,0 +1,3 @@
+"""Kubernetes Pods on one Linux host."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The command line: click commands, thin, heavy imports stay in the daemon."""

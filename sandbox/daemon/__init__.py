@@ -1,0 +1,1 @@
+"""Process life, configuration, sockets and the HTTP API."""

@@ -1,0 +1,1 @@
+"""Cgroup limit experiments, restart-survival demo, their plots."""

@@ -1,0 +1,1 @@
+"""Content store, unpacking, image configuration."""

@@ -1,0 +1,1 @@
+"""System calls, mounts, namespaces, capabilities, seccomp: the only place with ctypes."""

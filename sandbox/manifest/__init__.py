@@ -1,0 +1,1 @@
+"""YAML to typed, defaulted, validated objects; errors with line and column."""

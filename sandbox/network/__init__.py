@@ -1,0 +1,1 @@
+"""The CNI client and the embedded network, a real CNI plugin."""

@@ -1,0 +1,1 @@
+"""The pod controller: order, restart policy, volumes, status."""

@@ -1,0 +1,1 @@
+"""Pod sandboxes and containers: the plan compiler, lifecycle, exec, attach, logs, stats."""

@@ -1,0 +1,1 @@
+"""SQLite: every intent before the kernel is touched."""
