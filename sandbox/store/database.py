@@ -98,7 +98,7 @@ class Database:
         row = self._connection.execute(f"SELECT body FROM {kind} WHERE id=?", (id,)).fetchone()  # noqa: S608
         return None if row is None else json.loads(row[0])
 
-    def list(self, kind: str, owner: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    def all(self, kind: str, owner: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         """(id, body) in order of insertion; only those of `owner` where given."""
         assert kind in KINDS, kind
         where, arguments = ("", ()) if owner is None else (" WHERE owner=?", (owner,))
