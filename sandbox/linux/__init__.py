@@ -1,1 +1,1 @@
-"""System calls, mounts, namespaces, capabilities, seccomp: the only place with ctypes."""
+"""System calls and kernel vocabulary: the only package with ctypes. Wrappers keep the kernel's names."""
