@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -77,6 +78,30 @@ class ManifestError(InvalidInput):
         place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: " if self.file else ""
         return place + self.message
 
+    @property
+    def errors(self) -> tuple[ManifestError, ...]:
+        """Every problem that was found; the one itself where there is one."""
+        return (self,)
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"file": self.file, "line": self.line, "column": self.column}
+
+
+class ManifestErrors(ManifestError):
+    """Several problems found at once. `file`, `line`, `column` and `hint` are the first one's; `str()` is a line each."""
+
+    def __init__(self, errors: Sequence[ManifestError]) -> None:
+        first = errors[0]
+        super().__init__(first.message, file=first.file, line=first.line, column=first.column, hint=first.hint)
+        self._errors = tuple(errors)
+
+    @property
+    def errors(self) -> tuple[ManifestError, ...]:
+        return self._errors
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self._errors)
+
 
 class UnsupportedByHost(InvalidInput):
     """The kernel or the host lacks what was asked for (a controller, a file system): nothing was created."""
@@ -90,6 +115,13 @@ class NotFound(SandboxError):
     exit_code = 3
     http_status = 404
     reason = "NotFound"
+
+
+class Forbidden(SandboxError):
+    """The caller may not do this: neither root nor the daemon's own user."""
+
+    http_status = 403
+    reason = "Forbidden"
 
 
 class ImageNotFound(NotFound):
