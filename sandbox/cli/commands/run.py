@@ -1,0 +1,158 @@
+"""`sandbox run`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from sandbox.cli.client import ApiError, Client
+from sandbox.cli.context import CliContext, pass_context, with_namespace, with_output
+from sandbox.cli.manifests import read_files
+from sandbox.cli.output import emit, emit_object, kind_list
+from sandbox.cli.podview import addresses_of, status_of
+from sandbox.cli.progress import StatusLine
+from sandbox.cli.report import print_errors
+from sandbox.cli.start import client_with_daemon
+from sandbox.cli.style import style, width
+
+
+class Outcome:
+    """What the stream of one apply has told so far."""
+
+    def __init__(self, sources: dict[str, str]) -> None:
+        self.sources = sources
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.timelines: list[tuple[str, list[Any]]] = []
+        self.plans: list[dict[str, Any]] = []
+        self.exit_code: int | None = None
+        self.failed = False
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--wait",
+    type=click.Choice(["ready", "done", "none"]),
+    help="Wait until the pods are ready (default), until they have ended, or not at all.",
+)
+@click.option("--timeout", type=click.FloatRange(0.001), metavar="SECONDS", help="Give up waiting (exit code 5).")
+@click.option("--rm", is_flag=True, help="Wait until the pods have ended, then remove them.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done in the kernel; do nothing.")
+@click.option("--timeline", is_flag=True, help="Draw where the time went.")
+@with_namespace
+@with_output("json", "yaml", "name")
+@pass_context
+def run(
+    context: CliContext,
+    files: tuple[str, ...],
+    wait: str | None,
+    timeout: float | None,
+    rm: bool,
+    dry_run: bool,
+    timeline: bool,
+) -> int:
+    """Create the pods of one or more manifests; `-` reads standard input.
+
+    All files are checked before anything is created. Starts a daemon when none answers. With `--wait done` the exit
+    code is that of the first container that failed.
+
+    \b
+    Examples:
+      sandbox run pod.yaml
+      sandbox run pod.yaml config.yaml --timeline
+      sandbox run job.yaml --rm --timeout 60
+      sandbox run --dry-run pod.yaml
+      cat pod.yaml | sandbox run -
+    """
+    if rm and wait not in (None, "done"):
+        raise click.UsageError(f"--rm waits until the pods have ended; it does not go with --wait {wait}")
+    documents = read_files(files)
+    body = {
+        "files": documents,
+        "wait": wait or ("done" if rm else "ready"),
+        "timeoutSeconds": timeout,
+        "dryRun": dry_run,
+        "rm": rm,
+    }
+    if context.namespace_given:
+        body["namespace"] = context.namespace_given
+    outcome = Outcome({document["name"]: document["content"] for document in documents})
+    client = client_with_daemon(context)
+    try:
+        _follow(client, body, outcome)
+    except ApiError as error:
+        print_errors(error.errors, outcome.sources)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if rm:
+            click.echo("interrupted: removing the pods", err=True)
+            client.call("POST", "/v1/down", {"files": documents})
+        elif outcome.pods or not dry_run:
+            click.echo("interrupted: the pods go on; see `sandbox ps -a`", err=True)
+        raise
+    _print(context, outcome, str(body["wait"]), timeline=timeline)
+    if outcome.exit_code is None:
+        print_errors(
+            [{"message": "the daemon ended before the request was done", "hint": "see daemon.log below --root"}]
+        )
+        return 1
+    return outcome.exit_code
+
+
+def _follow(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
+    """Reads the stream to its end; progress is shown on a terminal, errors at once."""
+    with client.request("POST", "/v1/apply", body, stream=True) as response, StatusLine(sys.stderr) as line:
+        for event in response.events():
+            kind = event.get("type")
+            if kind == "progress":
+                line.show(f"pod/{event['pod']}: {event['message']}")
+            elif kind == "pod":
+                metadata = event["pod"]["metadata"]
+                outcome.pods[f"{metadata['namespace']}/{metadata['name']}"] = event["pod"]
+            elif kind == "timeline":
+                outcome.timelines.append((event["pod"], event["spans"]))
+            elif kind == "plan":
+                outcome.plans.append(event)
+            elif kind == "error":
+                line.clear()
+                outcome.failed = True
+                print_errors([event["error"]], outcome.sources)
+            elif kind == "end":
+                outcome.exit_code = int(event["exitCode"])
+
+
+def _print(context: CliContext, outcome: Outcome, wait: str, *, timeline: bool) -> None:
+    pods = list(outcome.pods.values())
+    if outcome.plans:
+        for plan in outcome.plans:
+            title = f"pod/{plan['pod']}" + (f" container {plan['container']}" if plan.get("container") else "")
+            emit([style(title, bold=True), *(f"  {step}" for step in plan["lines"])])
+    elif context.output in ("json", "yaml"):
+        emit_object(pods[0] if len(pods) == 1 else kind_list(pods), context.output)
+    elif context.output == "name":
+        emit([f"pod/{pod['metadata']['name']}" for pod in pods])
+    else:
+        emit([_summary(pod, wait) for pod in pods])
+    if timeline:
+        stream = sys.stderr if context.output in ("json", "yaml", "name") else sys.stdout
+        for pod, spans in outcome.timelines:
+            from sandbox.cli.gantt import bars
+
+            stream.write("\n".join(bars(pod, spans, width(stream))) + "\n")
+
+
+def _summary(pod: dict[str, Any], wait: str) -> str:
+    """kubectl's kind of line: what became of the pod."""
+    name = f"pod/{pod['metadata']['name']}"
+    phase = pod.get("status", {}).get("phase", "")
+    if phase in ("Succeeded", "Failed"):
+        reason = status_of(pod)
+        word = style(phase.lower(), "green" if phase == "Succeeded" else "red")
+        return f"{name} {word}" + (f" ({reason})" if reason not in ("Completed", phase) else "")
+    conditions = pod.get("status", {}).get("conditions") or ()
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    if ready:
+        return f"{name} {style('ready', 'green')}  {addresses_of(pod)}"
+    return f"{name} created" if wait == "none" else f"{name} {style('not ready', 'yellow')} ({status_of(pod)})"

@@ -1,0 +1,49 @@
+"""Errors as a person reads them: a sentence, the place in the file, what to do next."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sandbox.cli.style import style
+
+_PLACE = re.compile(r"(?P<file>.*?):(?P<line>\d+):(?P<column>\d+): ")
+
+
+def print_errors(errors: Sequence[Mapping[str, Any]], sources: Mapping[str, str] | None = None) -> None:
+    """Writes errors (`SandboxError.to_json`) to stderr; `sources` are the manifests, to show the line that is wrong."""
+    sys.stdout.flush()
+    sys.stderr.write("".join(f"{line}\n" for error in errors for line in error_lines(error, sources or {})))
+    sys.stderr.flush()
+
+
+def error_lines(error: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """`error: …`, the source line with a caret under the column, `hint: …`."""
+    message = str(error.get("message", "")) or "no reason was given"
+    lines = [style("error:", "red", bold=True, stream=sys.stderr) + " " + message]
+    operation, subject = str(error.get("operation") or ""), str(error.get("subject") or "")
+    if error.get("exitCode") == 1 and operation and operation not in message:  # wrong input speaks for itself
+        lines.append(f"  while: {operation}" + (f" ({subject})" if subject and subject not in message else ""))
+    lines += _excerpt(message, sources)
+    if error.get("hint"):
+        lines.append(style("hint:", "cyan", stream=sys.stderr) + f" {error['hint']}")
+    return lines
+
+
+def _excerpt(message: str, sources: Mapping[str, str]) -> list[str]:
+    """The line that the message points at, cut to what a terminal shows, with a caret."""
+    place = _PLACE.match(message)
+    text = sources.get(place["file"]) if place else None
+    if place is None or text is None:
+        return []
+    number, column = int(place["line"]), max(int(place["column"]), 1)
+    all_lines = text.splitlines()
+    if not 1 <= number <= len(all_lines):
+        return []
+    line = all_lines[number - 1].replace("\t", " ")
+    start = max(0, column - 60)
+    shown = "".join(c if c.isprintable() else "?" for c in line[start : start + 100])
+    gutter = f"{number:>5} | "
+    return [gutter + shown, " " * (len(gutter) - 2) + "| " + " " * (column - 1 - start) + "^"]
