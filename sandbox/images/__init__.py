@@ -1,1 +1,1 @@
-"""Content store, unpacking, image configuration."""
+"""Images: references, the content store, unpacking to overlay layers, what an image says about users."""
