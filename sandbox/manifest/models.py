@@ -45,9 +45,9 @@ class Model:
         _materialise(type(self))  # gives the class its own __init__, __eq__ and __repr__
         type(self).__init__(self, *args, **kwargs)
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> Any:
         _materialise(type(self))
-        return bool(type(self).__eq__(self, other))
+        return type(self).__eq__(self, other)
 
     def __repr__(self) -> str:
         _materialise(type(self))

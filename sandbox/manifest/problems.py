@@ -24,7 +24,9 @@ class Report:
             raise TooManyProblems
 
     def raise_if_any(self) -> None:
-        """Raise the one problem, or all of them as ManifestErrors."""
+        """Raise the one problem, or all of them as ManifestErrors, in the order of the files and their lines."""
+        files = list(dict.fromkeys(error.file for error in self.errors))
+        self.errors.sort(key=lambda error: (files.index(error.file), error.line, error.column))
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:

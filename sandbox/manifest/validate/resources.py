@@ -20,7 +20,7 @@ def validate_resources(resources: core_v1.ResourceRequirements | None, path: Pat
     if resources is None:
         return
     limits = _validate_list(resources.limits, (*path, "limits"), problems)
-    requests = _validate_list(resources.requests, (*path, "requests"), problems)
+    requests = _validate_list(resources.requests, (*path, "requests"), problems, resources.limits or {})
     for name, request in requests.items():
         limit = limits.get(name)
         where = (*path, "requests", name)
@@ -38,9 +38,14 @@ def validate_resources(resources: core_v1.ResourceRequirements | None, path: Pat
         problems.add((*path, "limits"), "huge pages require a limit or request of cpu or memory as well")
 
 
-def _validate_list(amounts: dict[str, str] | None, path: Path, problems: Problems) -> dict[str, Decimal]:
+def _validate_list(
+    amounts: dict[str, str] | None, path: Path, problems: Problems, validated: dict[str, str] | None = None
+) -> dict[str, Decimal]:
+    """The valid amounts. What is the same in `validated` (a request that was taken from its limit) is not repeated."""
     values = {}
     for name, text in (amounts or {}).items():
+        if validated is not None and validated.get(name) == text:
+            continue
         where = (*path, name)
         if wrong := _resource_name(name):
             problems.add(where, wrong, key=True)
