@@ -1,0 +1,1 @@
+"""The embedded network: a bridge, address management, masquerade and host ports; the plugin `sandbox-network`."""
