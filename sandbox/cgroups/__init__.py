@@ -1,1 +1,1 @@
-"""cgroup v1 and v2 drivers behind one Protocol; quantities to controller files."""
+"""cgroup v1, v2 and hybrid hosts behind one Protocol; Kubernetes quantities → controller files."""
