@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "completion": ("completion", "completion", "Print the shell's completion script", "Host"),
 }
 
+COMPLETE_VARIABLE = "_SANDBOX_COMPLETE"
 EXIT_CODES = """\b
 Exit codes:
   0    done                          4    conflict with what exists
@@ -108,7 +110,11 @@ def cli(ctx: click.Context, root: str | None, run_dir: str | None, namespace: st
 def run(arguments: list[str]) -> int:
     """Runs one command line; everything that can go wrong comes out as text on stderr and an exit code."""
     try:
-        result: Any = cli.main(arguments, prog_name="sandbox", standalone_mode=False)
+        if COMPLETE_VARIABLE in os.environ:
+            cli.main(arguments, prog_name="sandbox", complete_var=COMPLETE_VARIABLE)  # answers the shell and exits
+        # Not `cli.main`: it has its own idea of how an interrupt and a broken pipe should look.
+        with cli.make_context("sandbox", arguments) as ctx:
+            result: Any = cli.invoke(ctx)
     except BrokenPipeError:
         return _broken_pipe()
     except Exception as error:
@@ -147,8 +153,6 @@ def report(error: Exception) -> int | None:
 
 def _broken_pipe() -> int:
     """The reader of our output is gone, which is its right: end quietly, as SIGPIPE would have ended us."""
-    import os
-
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -20,7 +20,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
+    from sandbox.cli.root import COMPLETE_VARIABLE
+
     kind = get_completion_class(shell)
     assert kind is not None, shell
-    script = kind(ctx.find_root().command, {}, "sandbox", "_SANDBOX_COMPLETE").source()
+    script = kind(ctx.find_root().command, {}, "sandbox", COMPLETE_VARIABLE).source()
     click.echo(script.strip())

@@ -25,7 +25,9 @@ def _settings(function: Any) -> Any:
 
     for setting in reversed(SETTINGS):
         if setting.name not in GLOBAL:
-            option = click.option(setting.flag, setting.name, metavar="VALUE", help=f"{setting.help[:1].upper()}{setting.help[1:]}.")
+            option = click.option(
+                setting.flag, setting.name, metavar="VALUE", help=f"{setting.help[:1].upper()}{setting.help[1:]}."
+            )
             function = option(function)
     return function
 

@@ -125,22 +125,26 @@ def _follow(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
 
 def _print(context: CliContext, outcome: Outcome, wait: str, *, timeline: bool) -> None:
     pods = list(outcome.pods.values())
-    if outcome.plans:
-        for plan in outcome.plans:
-            title = f"pod/{plan['pod']}" + (f" container {plan['container']}" if plan.get("container") else "")
-            emit([style(title, bold=True), *(f"  {step}" for step in plan["lines"])])
-    elif context.output in ("json", "yaml"):
-        emit_object(pods[0] if len(pods) == 1 else kind_list(pods), context.output)
-    elif context.output == "name":
+    if context.output in ("json", "yaml"):
+        value = pods[0] if len(pods) == 1 else kind_list(pods)
+        if timeline:
+            spans = [{"pod": pod, "spans": spans} for pod, spans in outcome.timelines]
+            value = {**kind_list(pods), "timelines": spans}
+        emit_object(value, context.output)
+        return
+    for plan in outcome.plans:
+        title = f"pod/{plan['pod']}" + (f" container {plan['container']}" if plan.get("container") else "")
+        emit([style(title, bold=True), *(f"  {step}" for step in plan["lines"])])
+    if context.output == "name":
         emit([f"pod/{pod['metadata']['name']}" for pod in pods])
-    else:
+        return
+    if not outcome.plans:
         emit([_summary(pod, wait) for pod in pods])
     if timeline:
-        stream = sys.stderr if context.output in ("json", "yaml", "name") else sys.stdout
-        for pod, spans in outcome.timelines:
-            from sandbox.cli.gantt import bars
+        from sandbox.cli.gantt import bars
 
-            stream.write("\n".join(bars(pod, spans, width(stream))) + "\n")
+        for pod, spans in outcome.timelines:
+            emit(bars(pod, spans, width()))
 
 
 def _summary(pod: dict[str, Any], wait: str) -> str:
