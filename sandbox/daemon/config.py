@@ -81,6 +81,13 @@ def _interface(value: Any) -> str:
     return text
 
 
+def _network(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+        raise ValueError("must be the name of a network: letters, digits, dots, dashes and underscores")
+    return text
+
+
 def _subnet(value: Any) -> str:
     network = ipaddress.ip_network(_text(value))
     if network.num_addresses < 4:
@@ -127,10 +134,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("run_dir", "run_dir", _absolute_path, "directory of sockets and of what dies with a boot"),
     Setting("cgroup_parent", "cgroup_parent", _cgroup_parent, "cgroup under which those of the pods are made"),
     Setting("pause_path", "pause_path", _absolute_path, "the pause program", variable="SANDBOX_PAUSE"),
+    Setting("network", "network.name", _network, "CNI network: sandbox is the embedded one, auto the first configured"),
     Setting("cni_conf_dir", "network.conf_dir", _absolute_path, "directory of CNI network configurations"),
     Setting("cni_bin_dirs", "network.bin_dirs", _paths, "directories of CNI plugins (separated by : as flag)"),
     Setting("bridge", "network.bridge", _interface, "bridge of the embedded network"),
     Setting("subnet", "network.subnet", _subnet, "subnet of the embedded network"),
+    Setting("subnet6", "network.subnet6", _subnet, "IPv6 subnet of the embedded network, none without"),
+    Setting("mtu", "network.mtu", _integer(0, 65535), "MTU of the embedded network, 0 the kernel's default"),
     Setting("log_level", "log.level", _one_of(*LOG_LEVELS), "debug, info, warning or error"),
     Setting("log_format", "log.format", _one_of(*LOG_FORMATS), "text (key=value) or json, a line a record"),
     Setting("back_off_initial_s", "pods.back_off_initial_s", _number(0.01, 3600), "first pause before a restart"),
@@ -151,15 +161,18 @@ class Config:
     cgroup_parent: str = "sandbox"
     pause_path: Path | None = None
     """None: `find_pause` looks in the usual places."""
+    network: str = "sandbox"
     cni_conf_dir: Path = Path("/etc/cni/net.d")
     cni_bin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
     bridge: str = "sandbox0"
-    subnet: str = "10.88.0.0/16"
+    subnet: str = "10.85.0.0/16"
+    subnet6: str = ""
+    mtu: int = 0
     log_level: str = "info"
     log_format: str = "text"
     back_off_initial_s: float = 10.0
     back_off_max_s: float = 300.0
-    image_max_bytes: int = 32 << 30
+    image_max_bytes: int = 64 << 30
     request_max_bytes: int = 16 << 20
     file: Path | None = field(default=None, compare=False)
     """The file that was read, None when there was none."""
@@ -201,7 +214,7 @@ class Config:
         flags = []
         for setting in SETTINGS:
             value = getattr(self, setting.name)
-            if value is not None:
+            if value not in (None, ""):
                 text = ":".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 flags.append(f"{setting.flag}={text}")
         return flags

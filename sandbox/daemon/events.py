@@ -33,6 +33,7 @@ class EventLog:
         self._database = database
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._last = database.last_event()
 
     def record(
         self,
@@ -53,9 +54,13 @@ class EventLog:
             "message": message[:MAX_MESSAGE_CHARACTERS],
             "object": {"kind": kind, "namespace": namespace, "name": name, "container": container},
         }
-        sequence = self._database.add_event(body)
+        sequence = self._last = self._database.add_event(body)
         self.wake()
         return sequence
+
+    def last_sequence(self) -> int:
+        """Of the latest event; 0 when there was none yet."""
+        return self._last
 
     def read(self, after: int = 0, *, namespace: str = "", name: str = "") -> list[dict[str, Any]]:
         """Events later than `after`, oldest first; only those of one object where `name` is given."""

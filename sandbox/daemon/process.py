@@ -102,7 +102,7 @@ class InstanceLock:
                 f"a daemon{f' with pid {holder}' if holder else ''} is running already on {what} {str(path.parent)!r}",
                 operation="lock",
                 subject=str(path),
-                hint="use it, stop it with `sandbox daemon --stop`, or choose another --root and --run-dir",
+                hint="use it, stop it with `sandbox daemon stop`, or choose another --root and --run-dir",
             ) from error
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)

@@ -120,6 +120,11 @@ class Database:
             self._connection.execute("DELETE FROM events WHERE sequence <= ?", (sequence - MAX_EVENTS,))
         return sequence
 
+    def last_event(self) -> int:
+        """The sequence number of the latest event; 0 when there is none."""
+        (sequence,) = self._connection.execute("SELECT MAX(sequence) FROM events").fetchone()
+        return sequence or 0
+
     def events(self, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
         """(sequence, body) of the events later than `after`, oldest first."""
         rows = self._connection.execute(

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from sandbox.daemon.wiring import Services
-from sandbox.errors import Forbidden, InvalidInput, NotFound, SandboxError
+from sandbox.errors import Forbidden, InvalidInput, ManifestError, NotFound, SandboxError
 
 logger = logging.getLogger("sandbox.api")
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
-TASKS: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("tasks", set[asyncio.Task[Any]])
+TASKS = web.AppKey("tasks", set[asyncio.Task[Any]])
 _PEER_CREDENTIALS = struct.Struct("=iII")
 
 T = TypeVar("T")
@@ -28,14 +28,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def build_app(services: Services) -> web.Application:
     """The application; `services` belong to the caller."""
-    from sandbox.daemon.api import events, exec, images, logs, pods, stats, system
+    from sandbox.daemon.api import apply, events, exec, images, logs, pods, stats, system
 
     app = web.Application(
         middlewares=[check_peer, errors_to_responses], client_max_size=services.config.request_max_bytes
     )
     app[SERVICES] = services
     app[TASKS] = set()
-    for module in (system, pods, logs, exec, stats, events, images):
+    for module in (system, apply, pods, logs, exec, stats, events, images):
         app.router.add_routes(module.routes)
     app.on_shutdown.append(_finish_tasks)
     return app
@@ -44,7 +44,7 @@ def build_app(services: Services) -> web.Application:
 async def _finish_tasks(app: web.Application) -> None:
     """What was begun is finished: a stop of the daemon must not leave an operation half done where it can be helped."""
     if app[TASKS]:
-        await asyncio.wait(app[TASKS], timeout=10.0)
+        await asyncio.wait(set(app[TASKS]), timeout=10.0)
 
 
 @web.middleware
@@ -66,13 +66,10 @@ async def errors_to_responses(request: web.Request, handler: Handler) -> web.Str
     """The one mapping from exceptions to status and body."""
     try:
         return await handler(request)
+    except ManifestError as error:
+        return error_response(*error.errors)
     except SandboxError as error:
         return error_response(error)
-    except ExceptionGroup as group:
-        errors = [e for e in group.exceptions if isinstance(e, SandboxError)]
-        if len(errors) != len(group.exceptions) or not errors:
-            raise
-        return error_response(*errors)
     except web.HTTPException as error:
         return error_response(_from_http(request, error), status=error.status)
     except ConnectionError:

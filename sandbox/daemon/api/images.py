@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from contextlib import suppress
 from typing import IO, Any
 
 from aiohttp import web
 
 from sandbox.daemon.api.app import SERVICES, protect
-from sandbox.errors import InvalidInput, StateError
+from sandbox.daemon.wiring import Services
+from sandbox.errors import ImageNotFound, InvalidInput, StateError
 from sandbox.images.model import Image
 
 routes = web.RouteTableDef()
@@ -76,7 +78,15 @@ async def remove(request: web.Request) -> web.Response:
     reference = request.query.get("reference", "")
     if not reference:
         raise InvalidInput("query parameter reference is missing", operation="remove image")
-    in_use = {status.image_id for status in services.runtime.list_containers()}
-    removed = await protect(request, services.images.remove(reference, in_use=in_use))
+    removed = await protect(request, services.images.remove(reference, in_use=_in_use(services)))
     services.events.record("Removed", f"removed {', '.join(removed)}", kind="Image", name=reference)
     return web.json_response({"removed": removed})
+
+
+def _in_use(services: Services) -> set[str]:
+    """Ids of the images of every container, and of pods that may make one yet."""
+    used = {status.image_id for status in services.runtime.list_containers()}
+    for reference in services.controller.images_in_use():
+        with suppress(ImageNotFound):
+            used.add(services.images.resolve(reference).id)
+    return used

@@ -73,12 +73,18 @@ def choose_attempt(target: Target, present: list[int], *, previous: bool) -> int
 def _finished(services: Services, target: Target) -> Callable[[], bool]:
     """Asked again and again by a follower: has the container ended for good, is the pod gone, does the daemon stop?"""
     metadata = target.pod["metadata"]
+    key = metadata["namespace"], metadata["name"]
+    seen: tuple[int, bool] = (-1, False)
 
     def finished() -> bool:
-        if services.stopping:
-            return True
+        nonlocal seen
+        if seen[0] != services.changes[key]:
+            seen = (services.changes[key], _ended())
+        return services.stopping or seen[1]
+
+    def _ended() -> bool:
         try:
-            pod = services.controller.get(metadata["namespace"], metadata["name"])
+            pod = services.controller.get(*key)
         except NotFound:
             return True
         return pod["metadata"]["uid"] != metadata["uid"] or target_of(pod, target.name).ended_for_good

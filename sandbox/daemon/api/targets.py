@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from sandbox.daemon.api.app import SERVICES
-from sandbox.errors import Conflict, InvalidInput, NotFound
+from sandbox.errors import Conflict, NotFound
 
 STATUS_KEYS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 DEFAULT_CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container"
@@ -65,7 +65,10 @@ def container_id(status: dict[str, Any]) -> str:
 
 def pod_of(request: web.Request) -> dict[str, Any]:
     """The pod that the path names. Raises NotFound."""
-    return request.app[SERVICES].controller.get(request.match_info["namespace"], request.match_info["name"])
+    pod: dict[str, Any] = request.app[SERVICES].controller.get(
+        request.match_info["namespace"], request.match_info["name"]
+    )
+    return pod
 
 
 def target_of(pod: dict[str, Any], container: str = "") -> Target:

@@ -1,0 +1,198 @@
+"""apply and down: manifests in, a stream of what becomes of the pods out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from sandbox.daemon.api.app import SERVICES, background, number, protect, read_json, stream_ndjson
+from sandbox.daemon.wiring import Services
+from sandbox.errors import InvalidInput, NotFound, SandboxError
+from sandbox.manifest import KubeObject, load_manifests
+from sandbox.pods.controller import AppliedPod
+from sandbox.pods.status import exit_code
+from sandbox.timeline import Timeline
+
+routes = web.RouteTableDef()
+
+WAITS = ("ready", "done", "none")
+MAX_FILES = 1000
+INLINE_BYTES = 32 << 10
+"""Manifests up to this size are parsed in the event loop: a thread would cost more than it spares the others."""
+
+
+@dataclass(frozen=True)
+class ApplyRequest:
+    files: tuple[tuple[str, bytes], ...]
+    namespace: str
+    wait: str
+    timeout_s: float | None
+    dry_run: bool
+    remove: bool
+
+
+def parse_files(body: dict[str, Any]) -> tuple[tuple[str, bytes], ...]:
+    """`files` of a body. Raises InvalidInput."""
+    files = body.get("files")
+    if not isinstance(files, list) or not 0 < len(files) <= MAX_FILES:
+        raise InvalidInput(f"files must be a list of 1 to {MAX_FILES} objects with name and content")
+    for file in files:
+        if (
+            not isinstance(file, dict)
+            or set(file) - {"name", "content"}
+            or not isinstance(file.get("content"), str)
+            or not isinstance(file.get("name", ""), str)
+        ):
+            raise InvalidInput("each of files must be an object with the texts name and content")
+    return tuple((f.get("name", "") or "-", f["content"].encode("utf-8", "surrogatepass")) for f in files)
+
+
+def parse_namespace(body: dict[str, Any]) -> str:
+    namespace = body.get("namespace") or "default"
+    if not isinstance(namespace, str):
+        raise InvalidInput(f"namespace {namespace!r} is not a text")
+    return namespace
+
+
+def parse_apply(body: dict[str, Any]) -> ApplyRequest:
+    wait = body.get("wait", "ready")
+    if wait not in WAITS:
+        raise InvalidInput(f"wait {wait!r} is not one of {', '.join(WAITS)}")
+    for name in ("dryRun", "rm"):
+        if not isinstance(body.get(name, False), bool):
+            raise InvalidInput(f"{name} {body[name]!r} is not a boolean")
+    if body.get("rm") and wait == "ready":
+        raise InvalidInput("rm removes pods when they have ended: wait must be done or none")
+    return ApplyRequest(
+        files=parse_files(body),
+        namespace=parse_namespace(body),
+        wait=wait,
+        timeout_s=number(body.get("timeoutSeconds"), "timeoutSeconds", 0.001),
+        dry_run=body.get("dryRun", False),
+        remove=body.get("rm", False),
+    )
+
+
+async def load_objects(
+    services: Services, files: Sequence[tuple[str, bytes]], namespace: str, *, check_references: bool
+) -> list[KubeObject]:
+    """Raises ManifestError with every problem found. What is large is parsed in a thread."""
+    known = services.controller.object_keys if check_references else None
+    if sum(len(content) for _, content in files) <= INLINE_BYTES:
+        return load_manifests(files, namespace=namespace, known=known)
+    # The database belongs to the event loop's thread: references are checked when the objects are there.
+    return await asyncio.to_thread(load_manifests, files, namespace=namespace)
+
+
+@routes.post("/v1/apply")
+async def apply(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    timeline = Timeline()
+    keys = {"files", "namespace", "wait", "timeoutSeconds", "dryRun", "rm"}
+    with timeline.span("validate"):
+        wanted = parse_apply(await read_json(request, keys))
+        objects = await load_objects(services, wanted.files, wanted.namespace, check_references=True)
+    if wanted.dry_run:
+        return await stream_ndjson(request, _plans(services, objects))
+    begun = services.events.last_sequence()
+    pods = await services.controller.apply(
+        objects, timeline, wait=wanted.wait != "none", remove_when_done=wanted.remove
+    )
+    try:
+        return await stream_ndjson(request, _outcome(services, wanted, pods, begun))
+    except (asyncio.CancelledError, ConnectionError):
+        if wanted.remove and not services.stopping:
+            background(request.app, _remove_all(services, pods))
+        raise
+
+
+async def _plans(services: Services, objects: list[KubeObject]) -> AsyncIterator[dict[str, Any]]:
+    for preview in services.controller.preview(objects):
+        plan = services.runtime.sandbox_plan(preview.sandbox)
+        yield {"type": "plan", "pod": preview.name, "container": "", "lines": plan.describe()}
+        for container in preview.containers:
+            plan = services.runtime.container_plan(preview.sandbox, container)
+            yield {"type": "plan", "pod": preview.name, "container": container.name, "lines": plan.describe()}
+    yield {"type": "end", "exitCode": 0}
+
+
+async def _outcome(
+    services: Services, wanted: ApplyRequest, pods: list[AppliedPod], begun: int
+) -> AsyncIterator[dict[str, Any]]:
+    """Events of the pods while they are waited for, then each pod as it has become."""
+    code = 0
+    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    tasks = [asyncio.create_task(_await_pod(services, wanted, pod, queue)) for pod in pods]
+    if wanted.wait != "none":
+        tasks.append(asyncio.create_task(_progress(services, pods, begun, queue)))
+    try:
+        left = len(pods)
+        while left:
+            item = await queue.get()
+            if item is None:
+                left -= 1
+            elif item["type"] == "end":
+                code = code or item["exitCode"]
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    yield {"type": "end", "exitCode": code}
+
+
+async def _await_pod(
+    services: Services, wanted: ApplyRequest, pod: AppliedPod, queue: asyncio.Queue[dict[str, Any] | None]
+) -> None:
+    """Puts what became of one pod, its exit code as an `end`, and None."""
+    controller = services.controller
+    try:
+        if wanted.wait == "none":
+            body = controller.get(pod.namespace, pod.name)
+        else:
+            body = await controller.wait(pod.namespace, pod.name, wanted.wait, wanted.timeout_s)
+        queue.put_nowait({"type": "pod", "pod": body})
+        if wanted.wait == "done":
+            queue.put_nowait({"type": "end", "exitCode": exit_code(body)})
+    except SandboxError as error:
+        queue.put_nowait({"type": "error", "pod": pod.name, "error": error.to_json()})
+        queue.put_nowait({"type": "end", "exitCode": error.exit_code})
+    finally:
+        queue.put_nowait({"type": "timeline", "pod": pod.name, "spans": pod.timeline.to_json()})
+        queue.put_nowait(None)
+
+
+async def _progress(
+    services: Services, pods: list[AppliedPod], begun: int, queue: asyncio.Queue[dict[str, Any] | None]
+) -> None:
+    ours = {(pod.namespace, pod.name) for pod in pods}
+    async for event in services.events.follow(begun):
+        subject = event["object"]
+        if (subject["namespace"], subject["name"]) in ours:
+            queue.put_nowait({"type": "progress", "pod": subject["name"], "message": event["message"]})
+
+
+async def _remove_all(services: Services, pods: list[AppliedPod]) -> None:
+    async def remove(pod: AppliedPod) -> None:
+        try:
+            await services.controller.delete(pod.namespace, pod.name)
+        except NotFound:
+            return  # it has ended and was removed already
+
+    await asyncio.gather(*map(remove, pods), return_exceptions=True)
+
+
+@routes.post("/v1/down")
+async def down(request: web.Request) -> web.Response:
+    services = request.app[SERVICES]
+    body = await read_json(request, {"files", "namespace", "graceSeconds"})
+    grace_s = number(body.get("graceSeconds"), "graceSeconds")
+    objects = await load_objects(services, parse_files(body), parse_namespace(body), check_references=False)
+    gone = await protect(request, services.controller.down(objects, grace_s=grace_s))
+    pods = [name.rpartition("/")[2] for name in gone if name.startswith("Pod/")]
+    return web.json_response({"removed": pods, "objects": gone})
