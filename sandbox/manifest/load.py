@@ -15,7 +15,7 @@ from sandbox.manifest.models import KubeObject, Model, Pod, core_v1
 from sandbox.manifest.nodes import Entry, Kind, Node, Path, describe, quote
 from sandbox.manifest.parse import DEFAULT_LIMITS, Limits, parse
 from sandbox.manifest.problems import Problems, Report, TooManyProblems
-from sandbox.manifest.references import Lookup, check_references
+from sandbox.manifest.reference import Lookup, check_references
 from sandbox.manifest.support import check_support
 from sandbox.manifest.validate import validate
 from sandbox.manifest.validate.containers import host_ports_conflict

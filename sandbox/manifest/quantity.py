@@ -30,7 +30,7 @@ def parse_quantity(text: str) -> Decimal:
         raise InvalidInput(_explain(text), operation="parse quantity", subject=text[:_MAX_LENGTH])
     sign, whole, fraction, suffix = match.groups()
     number = Decimal(f"{whole or '0'}.{fraction or '0'}")
-    if suffix[:1] in ("e", "E") and len(suffix) > 1:
+    if suffix not in _SUFFIXES:
         exponent = max(-100, min(100, int(suffix[1:])))  # far beyond nanos and the cap
         value = _CONTEXT.scaleb(number, exponent)
     else:

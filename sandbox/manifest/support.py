@@ -164,7 +164,10 @@ TABLE: dict[type[Model], dict[str, Verdict]] = {
         **_fields("limits requests"),
         "claims": _refused("not supported, there is no driver of dynamic resources"),
     },
-    core_v1.VolumeMount: _fields("name mountPath readOnly recursiveReadOnly subPath subPathExpr mountPropagation"),
+    core_v1.VolumeMount: {
+        **_fields("name mountPath readOnly recursiveReadOnly subPath subPathExpr mountPropagation"),
+        "bindMountOptions": _not_yet(),
+    },
     core_v1.EnvVar: _fields("name value valueFrom"),
     core_v1.EnvVarSource: {
         **_fields("configMapKeyRef secretKeyRef fieldRef resourceFieldRef"),
@@ -185,13 +188,11 @@ TABLE: dict[type[Model], dict[str, Verdict]] = {
     core_v1.PodDNSConfig: _fields("nameservers searches options"),
     core_v1.PodDNSConfigOption: _fields("name value"),
     core_v1.PodOS: _fields("name"),
-    core_v1.EmptyDirVolumeSource: {
-        **_fields("medium sizeLimit"),
-    },
+    core_v1.EmptyDirVolumeSource: {**_fields("medium sizeLimit"), "mode": _not_yet()},
     core_v1.HostPathVolumeSource: _fields("path type"),
-    core_v1.ConfigMapVolumeSource: _fields("name items defaultMode optional"),
-    core_v1.SecretVolumeSource: _fields("secretName items defaultMode optional"),
-    core_v1.KeyToPath: _fields("key path mode"),
+    core_v1.ConfigMapVolumeSource: {**_fields("name items defaultMode optional"), "defaultUser": _not_yet()},
+    core_v1.SecretVolumeSource: {**_fields("secretName items defaultMode optional"), "defaultUser": _not_yet()},
+    core_v1.KeyToPath: {**_fields("key path mode"), "user": _not_yet()},
 }
 
 _UNKNOWN = _not_yet()
