@@ -85,6 +85,8 @@ class DirectoryArchive:
             if name.startswith("/") or ".." in name.split("/"):
                 return None
             try:
+                if not stat.S_ISREG((self._root / name).lstat().st_mode):
+                    raise InvalidInput(f"{self._root / name} is not a regular file", subject=name)
                 fd = os.open(self._root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 return None
@@ -97,8 +99,8 @@ class DirectoryArchive:
         return self._copied[name]
 
     def _copy(self, file: Any, status: os.stat_result, name: str) -> StagedBlob:
-        if not stat.S_ISREG(status.st_mode) or status.st_size > self._limits.total_bytes:
-            raise InvalidInput(f"{self._root / name} is not a regular file of an acceptable size", subject=name)
+        if status.st_size > self._limits.total_bytes:
+            raise InvalidInput(f"{self._root / name} has more than {self._limits.total_bytes} bytes", subject=name)
         writer = BlobWriter(self._staging / str(len(self._copied)))
         try:
             while data := file.read(CHUNK_BYTES):

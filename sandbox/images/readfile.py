@@ -29,6 +29,9 @@ def read_file(layers: Sequence[str], path: str, limit: int) -> bytes | None:
     if found is None:
         return None
     try:
+        # Before the open, since opening a device can already do something.
+        if not stat.S_ISREG(Path(found).lstat().st_mode):
+            raise InvalidInput(f"{path} in the image is not a regular file", operation="read image", subject=path)
         fd = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _ABSENT:
@@ -36,8 +39,6 @@ def read_file(layers: Sequence[str], path: str, limit: int) -> bytes | None:
         raise InvalidInput(f"{path} in the image cannot be read", subject=path, errno=error.errno or 0) from error
     with os.fdopen(fd, "rb", buffering=0) as file:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(f"{path} in the image is not a regular file", operation="read image", subject=path)
         if status.st_size > limit:
             raise InvalidInput(
                 f"{path} in the image has {status.st_size} bytes, more than the {limit} that are read",

@@ -154,9 +154,9 @@ class ImageStore:
                 records = [await self._install(image, stop) for image in found]
                 with self._database.transaction():
                     ids = [self._publish(record, more) for record, more in zip(records, names, strict=True)]
+                return [self._image(self._records[id]) for id in ids]
             finally:
                 self._pins -= pinned
-        return [self._image(self._records[id]) for id in ids]
 
     def _open(self, source: BinaryIO | Path, staging: Path, stop: threading.Event) -> Archive:
         if not isinstance(source, Path):

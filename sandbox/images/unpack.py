@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -45,6 +46,9 @@ _LAYERS_FAULT = frozenset(
     )
 )
 """Errors that come of what the layer says; the others are the host's."""
+
+_DECIMAL_TIME = re.compile(r"([0-9]{1,11})\.([0-9]{1,20})")
+"""A float, as tarfile keeps it, does not hold the nanoseconds of today."""
 
 Components = tuple[str, ...]
 
@@ -259,6 +263,8 @@ class _Unpacker:
         end = 0
         sparse_map: Any = member.sparse
         for offset, size in sparse_map:
+            if size == 0:
+                continue  # padding of the table
             if offset < end or size < 0 or offset + size > member.size:
                 raise corrupt(self._subject, f"entry {member.name[:80]!r} has a malformed sparse map")
             end = offset + size
@@ -324,10 +330,12 @@ class _Unpacker:
 
     def _time(self, member: tarfile.TarInfo) -> int:
         """Nanoseconds; what the file system cannot hold is refused."""
-        mtime = float(member.mtime)
-        if not -(1 << 31) <= mtime < 1 << 34:
+        if not -(1 << 31) <= float(member.mtime) < 1 << 34:
             raise corrupt(self._subject, f"entry {member.name[:80]!r} has the time {member.mtime}")
-        return int(mtime * 1_000_000_000)
+        exact = _DECIMAL_TIME.fullmatch(member.pax_headers.get("mtime", ""))
+        if exact:
+            return int(exact[1]) * 1_000_000_000 + int(exact[2][:9].ljust(9, "0"))
+        return int(float(member.mtime) * 1_000_000_000)
 
     def _whiteout(self, components: Components, member: tarfile.TarInfo) -> None:
         """`.wh.NAME` hides NAME of the layers below; the marker hides all that the directory has there."""
