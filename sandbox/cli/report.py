@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandbox.cli.style import style
-
-_PLACE = re.compile(r"(?P<file>.*?):(?P<line>\d+):(?P<column>\d+): ")
 
 
 def print_errors(errors: Sequence[Mapping[str, Any]], sources: Mapping[str, str] | None = None) -> None:
@@ -26,19 +23,18 @@ def error_lines(error: Mapping[str, Any], sources: Mapping[str, str]) -> list[st
     operation, subject = str(error.get("operation") or ""), str(error.get("subject") or "")
     if error.get("exitCode") == 1 and operation and operation not in message:  # wrong input speaks for itself
         lines.append(f"  while: {operation}" + (f" ({subject})" if subject and subject not in message else ""))
-    lines += _excerpt(message, sources)
+    lines += _excerpt(error, sources)
     if error.get("hint"):
         lines.append(style("hint:", "cyan", stream=sys.stderr) + f" {error['hint']}")
     return lines
 
 
-def _excerpt(message: str, sources: Mapping[str, str]) -> list[str]:
-    """The line that the message points at, cut to what a terminal shows, with a caret."""
-    place = _PLACE.match(message)
-    text = sources.get(place["file"]) if place else None
-    if place is None or text is None:
+def _excerpt(error: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """The line that the error points at, cut to what a terminal shows, with a caret."""
+    text = sources.get(str(error.get("file") or ""))
+    if text is None:
         return []
-    number, column = int(place["line"]), max(int(place["column"]), 1)
+    number, column = int(error.get("line") or 0), max(int(error.get("column") or 0), 1)
     all_lines = text.splitlines()
     if not 1 <= number <= len(all_lines):
         return []

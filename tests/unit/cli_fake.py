@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,9 @@ def pod(name: str, namespace: str = "default", phase: str = "Running", **extra: 
     return value
 
 
-def problem(status: int, reason: str, message: str, code: int, hint: str = "") -> web.Response:
+def problem(status: int, reason: str, message: str, code: int, hint: str = "", **more: Any) -> web.Response:
     error = {"reason": reason, "message": message, "operation": "", "subject": "", "errno": 0, "hint": hint}
-    return web.json_response({"error": {**error, "exitCode": code}}, status=status)
+    return web.json_response({"error": {**error, "exitCode": code, **more}}, status=status)
 
 
 class FakeDaemon:
@@ -151,7 +152,8 @@ class FakeDaemon:
             for number, line in enumerate(file["content"].splitlines(), 1):
                 if "imag:" in line:
                     message = f"{file['name']}:{number}:{line.index('imag:') + 1}: unknown field 'imag'"
-                    return problem(400, "InvalidManifest", message, 2, "did you mean 'image'?")
+                    place = {"file": file["name"], "line": number, "column": line.index("imag:") + 1}
+                    return problem(400, "InvalidManifest", message, 2, "did you mean 'image'?", **place)
             documents += [d for d in yaml.safe_load_all(file["content"]) if d and d["kind"] == "Pod"]
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
@@ -187,7 +189,8 @@ class FakeDaemon:
             for document in yaml.safe_load_all(file["content"]):
                 if document["kind"] == "Pod" and self.pods.pop(("default", document["metadata"]["name"]), None):
                     names.append(document["metadata"]["name"])
-        return web.json_response({"removed": names})
+        objects = [f"Pod/default/{name}" for name in names]
+        return web.json_response({"removed": names, "objects": objects})
 
     async def _list(self, request: web.Request) -> web.Response:
         namespace, all_ = request.query.get("namespace"), request.query.get("all") == "1"
@@ -281,7 +284,7 @@ class FakeDaemon:
     async def _stats(self, _request: web.Request) -> web.Response:
         usage = {
             "cpuNanoseconds": time.monotonic_ns() // 2,  # half a CPU
-            "timeNanoseconds": time.monotonic_ns(),
+            "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "memoryWorkingSetBytes": 8 << 20,
             "memoryLimitBytes": 64 << 20,
             "pids": 2,

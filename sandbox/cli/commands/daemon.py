@@ -58,6 +58,22 @@ def daemon(ctx: click.Context, /, config: str | None, **settings: str | None) ->
 
 
 @daemon.command()
+@pass_context
+def start(context: CliContext) -> None:
+    """Start the daemon in the background unless one answers already; its log is daemon.log below --root.
+
+    \b
+    Examples:
+      sandbox daemon start
+    """
+    from sandbox.cli.start import client_with_daemon
+
+    running = context.client.answers()
+    answer = client_with_daemon(context).get(target("v1", "version"))
+    emit([f"daemon {'runs already' if running else 'started'} (pid {answer['pid']})"])
+
+
+@daemon.command()
 @with_output("json", "yaml")
 @pass_context
 def status(context: CliContext) -> None:

@@ -86,11 +86,9 @@ def run(
         print_errors(error.errors, outcome.sources)
         return error.exit_code
     except KeyboardInterrupt:
-        if rm:
-            click.echo("interrupted: removing the pods", err=True)
-            client.call("POST", "/v1/down", {"files": documents})
-        elif outcome.pods or not dry_run:
-            click.echo("interrupted: the pods go on; see `sandbox ps -a`", err=True)
+        if not dry_run:
+            gone = "the daemon removes the pods" if rm else "the pods go on; see `sandbox ps -a`"
+            click.echo(f"interrupted: {gone}", err=True)
         raise
     _print(context, outcome, str(body["wait"]), timeline=timeline)
     if outcome.exit_code is None:

@@ -12,11 +12,12 @@ from sandbox.cli.client import target
 from sandbox.cli.complete import pod_names
 from sandbox.cli.context import CliContext, pass_context, pod_name, with_namespace, with_output
 from sandbox.cli.output import emit, emit_object
-from sandbox.cli.style import is_terminal, size, table, width
+from sandbox.cli.style import epoch, is_terminal, size, table, width
 from sandbox.errors import NotFound
 
 HEADER = ("NAME", "CPU", "MEMORY", "LIMIT", "MEM%", "PIDS", "READ", "WRITTEN")
 Usage = Mapping[str, Any]
+Counter = tuple[int, float]
 
 
 @click.command()
@@ -84,28 +85,26 @@ def _named(pods: list[Usage], *, namespaces: bool) -> list[tuple[str, Usage]]:
     return entries
 
 
-def _counters(pods: list[Usage]) -> dict[str, tuple[int, int]]:
-    """CPU time and, where the daemon tells, the time of its reading, by full name."""
+def _counters(pods: list[Usage]) -> dict[str, Counter]:
+    """CPU time in nanoseconds and the time of its reading in seconds, by full name."""
     return {name: _counter(usage) for name, usage in _named(pods, namespaces=True)}
 
 
-def _counter(usage: Usage) -> tuple[int, int]:
-    return int(usage.get("cpuNanoseconds") or 0), int(usage.get("timeNanoseconds") or 0)
+def _counter(usage: Usage) -> Counter:
+    return int(usage.get("cpuNanoseconds") or 0), epoch(str(usage.get("time") or ""))
 
 
-def _rows(
-    pods: list[Usage], before: dict[str, tuple[int, int]], elapsed: float, *, namespaces: bool
-) -> list[list[str]]:
+def _rows(pods: list[Usage], before: dict[str, Counter], elapsed: float, *, namespaces: bool) -> list[list[str]]:
     full = [name for name, _ in _named(pods, namespaces=True)]
     entries = _named(pods, namespaces=namespaces)
     return [_row(name, usage, before.get(key), elapsed) for key, (name, usage) in zip(full, entries, strict=True)]
 
 
-def _row(name: str, usage: Usage, before: tuple[int, int] | None, elapsed: float) -> list[str]:
+def _row(name: str, usage: Usage, before: Counter | None, elapsed: float) -> list[str]:
     cpu = "-"
     if before is not None and usage.get("cpuNanoseconds") is not None:
         used, taken = _counter(usage)
-        seconds = (taken - before[1]) / 1e9 if taken > before[1] > 0 else elapsed
+        seconds = taken - before[1] if taken > before[1] > 0 else elapsed
         cpu = f"{max(used - before[0], 0) / max(seconds, 1e-6) / 1e6:.0f}m"
     memory, limit = usage.get("memoryWorkingSetBytes"), usage.get("memoryLimitBytes")
     share = f"{100 * memory / limit:.0f}%" if memory is not None and limit else "-"

@@ -111,12 +111,13 @@ def down(context: CliContext, files: tuple[str, ...]) -> int:
     with StatusLine(sys.stderr) as line:
         line.show("removing")
         try:
-            removed = context.client.call("POST", "/v1/down", body)["removed"]
+            answer = context.client.call("POST", "/v1/down", body)
         except ApiError as error:
             line.clear()
             print_errors(error.errors, {document["name"]: document["content"] for document in documents})
             return error.exit_code
-    emit([f"pod/{name} removed" for name in removed])
+    removed = [name.split("/") for name in answer["objects"]]
+    emit([f"{words[0].lower()}/{words[-1]} removed" for words in removed])
     if not removed:
         click.echo("nothing to remove", err=True)
     return 0
