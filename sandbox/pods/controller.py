@@ -107,12 +107,12 @@ class PodController:
                 for pod, existing in wanted:
                     worker = existing or self._admit(pod, remove_when_done)
                     if existing is None:
-                        worker.timeline = Timeline(list(timeline.spans))
                         fresh.append(worker)
                     record = worker.record
                     applied.append(AppliedPod(*record.key, record.uid, existing is None, worker.timeline))
         for worker in fresh:
             self._workers[worker.record.key] = worker
+            worker.timeline.spans.extend(timeline.spans)
             worker.strict = wait
             self._announce(worker)
             worker.start()

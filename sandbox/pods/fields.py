@@ -11,6 +11,7 @@ from typing import Any
 from sandbox.errors import InvalidInput
 from sandbox.manifest.quantity import parse_quantity
 from sandbox.pods.kube import Container, PodManifest
+from sandbox.pods.limits import memory_capacity_bytes
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['([^']+)'\]$")
 
@@ -75,5 +76,5 @@ def _allocatable(resource: str) -> Decimal:
     if resource == "cpu":
         return Decimal(os.cpu_count() or 1)
     if resource == "memory":
-        return Decimal(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return Decimal(memory_capacity_bytes())
     return Decimal(0)

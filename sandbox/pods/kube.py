@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.manifest import ConfigMap, KubeObject, Pod, Secret, from_manifest, to_manifest
-from sandbox.manifest.models import core_v1
+from sandbox.manifest.dump import to_manifest
+from sandbox.manifest.load import from_manifest
+from sandbox.manifest.models import ConfigMap, KubeObject, Pod, Secret, core_v1
 
 Container = core_v1.Container
 

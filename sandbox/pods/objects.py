@@ -8,7 +8,7 @@ import difflib
 from typing import Any
 
 from sandbox.errors import Conflict, InvalidInput
-from sandbox.manifest import to_manifest
+from sandbox.manifest.dump import to_manifest
 from sandbox.pods.kube import ConfigMap, KubeObject, Secret, name_of, namespace_of
 from sandbox.pods.record import KIND_OBJECT
 from sandbox.store.database import Database

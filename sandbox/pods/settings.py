@@ -34,6 +34,10 @@ class PodSettings:
     host_ip: str = field(default_factory=default_host_ip)
     node_name: str = field(default_factory=lambda: os.uname().nodename)
     resolv_conf: Path = Path("/etc/resolv.conf")
+    pod_pids_limit: int | None = None
+    """Processes a pod may have; None: as many as the host allows."""
+    unified_cgroups: bool = False
+    """The host has cgroup v2 alone: an out-of-memory kill ends the whole container."""
 
     @property
     def seccomp_directory(self) -> Path:

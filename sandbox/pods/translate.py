@@ -59,7 +59,7 @@ class Translator:
             sysctls=tuple(
                 (s.name, s.value) for s in (spec.securityContext.sysctls if spec.securityContext else None) or ()
             ),
-            resources=limits.pod_resources(pod),
+            resources=limits.pod_resources(pod, self.settings),
             qos_class=limits.qos_class(pod),
             runtime_handler=spec.runtimeClassName or "",
         )
@@ -91,7 +91,7 @@ class Translator:
             stdin=bool(container.stdin),
             stdin_once=bool(container.stdinOnce),
             tty=bool(container.tty),
-            resources=limits.container_resources(pod, container),
+            resources=limits.container_resources(pod, container, self.settings),
             oom_score_adj=limits.oom_score_adj(pod, container),
             security=security.container_security(pod, container, self.settings.seccomp_directory),
             stop_signal=(container.lifecycle.stopSignal if container.lifecycle else None) or "",

@@ -27,6 +27,8 @@ from sandbox.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
+MAX_SPANS = 1000
+
 
 class PodWorker:
     """One a pod. `strict`: somebody waits for the first start; its failure removes the pod and becomes `failure`."""
@@ -46,6 +48,7 @@ class PodWorker:
         self._steps = ContainerSteps(context, record, pod)
         self._sandbox = SandboxSteps(context, record, pod)
         self._teardown = Teardown(context, record, pod, self._observe)
+        self._was_ready = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -180,12 +183,11 @@ class PodWorker:
         record = self.record
         if not record.started_ns:
             record.started_ns = now_ns()
-        retry_s = await self._sandbox.ensure(self.timeline, strict=self.strict)
+        retry_s = await self._sandbox.ensure(self._spans(), strict=self.strict)
         if retry_s is None:
             retry_s = await self._advance_containers()
-        if policy.is_ready(record) and self.strict:
-            self.strict = False
-            self.notify()
+        if policy.is_ready(record):
+            self.strict, self._was_ready = False, True
         left = self._deadline_left_s()
         delays = [seconds for seconds in (retry_s, left) if seconds is not None]
         return max(0.0, min(delays)) if delays else None
@@ -219,7 +221,7 @@ class PodWorker:
             return None
         wait_ns = self._steps.delay_ns(container)
         if wait_ns <= 0:
-            await self._steps.start(container, self.timeline, strict=self.strict)
+            await self._steps.start(container, self._spans(), strict=self.strict)
             if container.running:
                 return None
             self.wake()  # it ended at once, or failed: the next round decides
@@ -239,6 +241,10 @@ class PodWorker:
         self._context.changed(self.record)
         self.notify()
         return None
+
+    def _spans(self) -> Timeline:
+        """The pod's timeline until it is ready for the first time; restarts are not part of it."""
+        return Timeline() if self._was_ready or len(self.timeline.spans) > MAX_SPANS else self.timeline
 
     def _store(self) -> None:
         self._steps.store()
