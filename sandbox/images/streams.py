@@ -193,14 +193,17 @@ class TarStream:
         self._header_left = None
 
     def charge(self, size: int) -> None:
-        """Accounts for a file of `size` bytes before it is made."""
+        """Accounts for a file of `size` bytes before it is made; the ratio is seen when its bytes come by."""
         self._content_bytes += size
-        self._check(self._content_bytes)
+        self._check_total(self._content_bytes)
+
+    def _check_total(self, size: int) -> None:
+        if size > self._limits.total_bytes:
+            raise corrupt(self._subject, f"it unpacks to more than {self._limits.total_bytes} bytes")
 
     def _check(self, size: int) -> None:
         limits = self._limits
-        if size > limits.total_bytes:
-            raise corrupt(self._subject, f"it unpacks to more than {limits.total_bytes} bytes")
+        self._check_total(size)
         if size > limits.ratio_floor_bytes and size > limits.ratio * max(1, self._compressed.bytes_read):
             raise corrupt(self._subject, f"it unpacks to more than {limits.ratio} times its size")
 

@@ -284,6 +284,13 @@ def test_a_sparse_bomb_counts_in_full(root: Path) -> None:
         unpacked(root, (member, content))
 
 
+def test_a_large_file_is_no_bomb(root: Path) -> None:
+    """The ratio is of what has come by, not of what a header announces."""
+    data = gzip.compress(make_tar(entry("f", os.urandom(8 << 20))), 1)
+    unpack(io.BytesIO(data), root, UnpackLimits(ratio=2, ratio_floor_bytes=1 << 20), "layer")
+    assert (root / "f").stat().st_size == 8 << 20
+
+
 def test_overlapping_sparse_maps_are_refused(root: Path) -> None:
     headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "f", "GNU.sparse.realsize": "2048"}
     member, _ = entry("f", b"", pax_headers=headers)
