@@ -1,7 +1,8 @@
 """Network namespaces for tests: a host of one's own, pods, and a world beyond the host.
 
-`isolated_host()` moves the calling thread (and with it every child process) into a new network namespace, so that bridges,
-rules and sysctls of a test never touch the machine. Nothing is pinned: what a test forgets dies with its descriptors.
+`isolated_host()` moves the calling thread (and with it every child process) into a new network namespace, so that
+bridges, rules and sysctls of a test never touch the machine. Nothing is pinned: what a test forgets dies with its
+descriptors.
 """
 
 from __future__ import annotations

@@ -61,62 +61,67 @@ async def run_plugin(path: Path, environment: Mapping[str, str], config: bytes, 
     """
     command = environment.get("CNI_COMMAND", "")
     subject = path.name
-    try:
-        process = await asyncio.create_subprocess_exec(
-            str(path),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), **environment},
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise NetworkError(
-            f"CNI plugin {path} cannot be executed: {reason}", code=IO_FAILURE, operation=command, subject=subject
-        ) from error
-    try:
-        async with asyncio.timeout(timeout_s):
-            status, stdout, stderr = await _converse(process, config)
-    except TimeoutError:
-        raise NetworkError(
-            f"CNI plugin {subject} did not end {command} within {timeout_s:g} s and was killed",
-            code=IO_FAILURE,
-            operation=command,
-            subject=subject,
-        ) from None
-    finally:
-        await _kill_group(process)
+    async with contextlib.AsyncExitStack() as stack:
+        # Pipes of our own: asyncio's Process.wait() would also wait for a child that holds its pipes open.
+        out, out_fd = await _pipe(stack, MAX_STDOUT_BYTES)
+        err, err_fd = await _pipe(stack, MAX_STDERR_BYTES)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(path),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=out_fd,
+                stderr=err_fd,
+                env={"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), **environment},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise _failure(f"CNI plugin {path} cannot be executed: {reason}", IO_FAILURE, command, subject) from error
+        finally:
+            os.close(out_fd)
+            os.close(err_fd)
+        try:
+            async with asyncio.timeout(timeout_s):
+                status = await _converse(process, config)
+        except TimeoutError:
+            text = f"CNI plugin {subject} did not end {command} within {timeout_s:g} s and was killed"
+            raise _failure(text, IO_FAILURE, command, subject) from None
+        finally:
+            await _kill_group(process)
+        await asyncio.wait([out, err], timeout=_DRAIN_S)
+        stdout, stderr = (task.result() if task.done() else b"" for task in (out, err))
     if len(stdout) > MAX_STDOUT_BYTES:
-        raise NetworkError(
-            f"CNI plugin {subject} printed more than {MAX_STDOUT_BYTES} bytes at {command}",
-            code=DECODING_FAILURE,
-            operation=command,
-            subject=subject,
-        )
+        text = f"CNI plugin {subject} printed more than {MAX_STDOUT_BYTES} bytes at {command}"
+        raise _failure(text, DECODING_FAILURE, command, subject)
     return _interpret(command, subject, status, stdout, stderr)
 
 
-async def _converse(process: asyncio.subprocess.Process, config: bytes) -> tuple[int, bytes, bytes]:
-    assert process.stdin and process.stdout and process.stderr
-    readers = [
-        asyncio.create_task(_read_bounded(process.stdout, MAX_STDOUT_BYTES)),
-        asyncio.create_task(_read_bounded(process.stderr, MAX_STDERR_BYTES)),
-    ]
-    try:
-        # A plugin may end without reading its input: its answer counts, not the broken pipe.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(config)
-            await process.stdin.drain()
-        process.stdin.close()
-        status = await process.wait()
-        # Its end counts, not that of its output: a child that it left behind may hold the pipes open.
-        await asyncio.wait(readers, timeout=_DRAIN_S)
-        return status, *(reader.result() if reader.done() else b"" for reader in readers)  # type: ignore[return-value]
-    finally:
-        for reader in readers:
-            reader.cancel()
+def _failure(text: str, code: int, command: str, subject: str, hint: str = "") -> NetworkError:
+    return NetworkError(text, code=code, operation=command, subject=subject, hint=hint)
+
+
+async def _pipe(stack: contextlib.AsyncExitStack, limit: int) -> tuple[asyncio.Task[bytes], int]:
+    """(what will have been read, the end to write to, which the caller closes)."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb", 0)
+    )
+    stack.callback(transport.close)
+    task = asyncio.create_task(_read_bounded(reader, limit))
+    stack.callback(task.cancel)
+    return task, write_fd
+
+
+async def _converse(process: asyncio.subprocess.Process, config: bytes) -> int:
+    assert process.stdin
+    # A plugin may end without reading its input: its answer counts, not the broken pipe.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(config)
+        await process.stdin.drain()
+    process.stdin.close()
+    return await process.wait()
 
 
 async def _read_bounded(stream: asyncio.StreamReader, limit: int) -> bytes:
@@ -127,15 +132,13 @@ async def _read_bounded(stream: asyncio.StreamReader, limit: int) -> bytes:
     return bytes(kept)
 
 
-def _signal_group(process: asyncio.subprocess.Process) -> None:
-    """The plugin leads its own session, so its group is its pid; what it left behind dies too."""
+async def _kill_group(process: asyncio.subprocess.Process) -> None:
+    """The plugin leads its own session, so its group is its pid; what it left behind in it dies too.
+
+    Pids are given out in a circle: this one is not another's in the moment since the plugin was reaped.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
-    """Nothing that the plugin started outlives the call."""
-    _signal_group(process)
     await asyncio.shield(process.wait())
 
 
@@ -161,15 +164,15 @@ def _interpret(command: str, subject: str, status: int, stdout: bytes, stderr: b
             sentence += f" ({_tidy(details)})"
         if code < 100 and document.get("msg"):
             sentence += f" [code {code}: {describe_code(code)}]"
-        raise NetworkError(sentence, code=code, operation=command, subject=subject, hint=last_words)
+        raise _failure(sentence, code, command, subject, last_words)
     if status == 0:
         sentence = f"CNI plugin {subject} printed no JSON at {command}: {_tidy(text)[:200]!r}"
-        raise NetworkError(sentence, code=DECODING_FAILURE, operation=command, subject=subject, hint=last_words)
+        raise _failure(sentence, DECODING_FAILURE, command, subject, last_words)
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     sentence = f"CNI plugin {subject} {how} at {command}"
     if said := last_words or _tidy(text)[:500]:
         sentence += f": {said}"
-    raise NetworkError(sentence, code=999, operation=command, subject=subject)
+    raise _failure(sentence, 999, command, subject)
 
 
 def _last_words(stderr: str) -> str:

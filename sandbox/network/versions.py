@@ -59,7 +59,9 @@ def parse_result(document: Any, subject: str) -> dict[str, Any]:
     if version not in SUPPORTED:
         raise refuse(f"cniVersion is {version!r}, known are {', '.join(SUPPORTED)}")
     for key in ("interfaces", "ips", "routes"):
-        entries = document.get(key) or []
+        entries = document.get(key)
+        if entries is None:
+            continue
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise refuse(f"{key} is not a list of objects")
     for ip in document.get("ips") or []:
@@ -71,7 +73,7 @@ def parse_result(document: Any, subject: str) -> dict[str, Any]:
     for route in document.get("routes") or []:
         if not isinstance(route.get("dst"), str):
             raise refuse("an element of routes has no dst")
-    if not isinstance(document.get("dns") or {}, dict):
+    if not isinstance(document.get("dns", {}), dict):
         raise refuse("dns is not an object")
     return document
 

@@ -41,12 +41,18 @@ class FakeRuntime:
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """A call waits for the gate of its name."""
     killed: dict[str, asyncio.Event] = field(default_factory=dict)
+    hang_at: int = 0
+    """The call of this number never returns: the daemon dies in it, before it had an effect."""
+    hung: asyncio.Event = field(default_factory=asyncio.Event)
     subscribers: list[Callable[[RuntimeEvent], None]] = field(default_factory=list)
     sequence: int = 0
 
     async def _call(self, name: str, subject: str) -> None:
         self.calls.append((name, subject))
         await asyncio.sleep(0)
+        if len(self.calls) == self.hang_at:
+            self.hung.set()
+            await asyncio.Event().wait()
         if name in self.gates:
             await self.gates[name].wait()
         if self.fail.get(name):
