@@ -17,10 +17,9 @@ def emit(lines: list[str]) -> None:
 def emit_object(value: Any, output: str) -> None:
     """A JSON value as JSON or YAML."""
     if output == "yaml":
-        import yaml
+        from sandbox.manifest import to_yaml
 
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        sys.stdout.write(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))
+        sys.stdout.write(to_yaml(value))
     else:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     sys.stdout.flush()

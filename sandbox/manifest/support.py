@@ -99,12 +99,11 @@ _POD_SPEC = {
 _CONTAINER = {
     **_fields(
         "name image imagePullPolicy command args workingDir ports env envFrom volumeMounts resources securityContext "
-        "stdin stdinOnce tty lifecycle"
+        "stdin stdinOnce tty lifecycle restartPolicy"
     ),
     "livenessProbe": _refused("probes are not supported by this release"),
     "readinessProbe": _refused("probes are not supported by this release"),
     "startupProbe": _refused("probes are not supported by this release"),
-    "restartPolicy": _refused("a restart policy of one container (a sidecar) is not supported by this release"),
     "restartPolicyRules": _not_yet(),
     "resizePolicy": _noted("has no effect, this release does not resize running containers"),
     "volumeDevices": _refused("block devices are not supported by this release"),
@@ -146,7 +145,8 @@ TABLE: dict[type[Model], dict[str, Verdict]] = {
     core_v1.Volume: _VOLUME,
     core_v1.PodSecurityContext: {
         **_fields("runAsUser runAsGroup runAsNonRoot supplementalGroups supplementalGroupsPolicy fsGroup"),
-        **_fields("fsGroupChangePolicy seccompProfile sysctls"),
+        **_fields("seccompProfile sysctls"),
+        "fsGroupChangePolicy": _noted("has no effect, the group of a volume is set each time", "Always"),
         **_LSM,
         "seLinuxChangePolicy": _LSM["seLinuxOptions"],
     },

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -377,3 +378,28 @@ def test_several_lines_are_written_as_a_block() -> None:
 def test_yaml_text_needs_none_of_the_models() -> None:
     code = "from sandbox.manifest import to_yaml; import sys; print([m for m in sys.modules if 'lightkube' in m])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_sidecar_is_an_init_container_that_is_always_restarted() -> None:
+    pod = pod_of("  initContainers: [{name: s, image: i, restartPolicy: Always}]\n")
+    assert pod.spec and (pod.spec.initContainers or [])[0].restartPolicy == "Always"
+
+
+def _field_table() -> str:
+    """The lists of docs/manifests.md, from the table that decides."""
+    lines = []
+    for support, title in ((Support.NOTED, "Accepted with a note"), (Support.REFUSED, "Refused")):
+        lines += [f"### {title}", "", "| object | field | what is said |", "|---|---|---|"]
+        sentences: dict[tuple[str, str], list[str]] = {}
+        for cls, fields in TABLE.items():
+            for name, found in fields.items():
+                if found.support is support:
+                    sentences.setdefault((cls.__name__, found.sentence), []).append(f"`{name}`")
+        lines += [f"| {cls} | {', '.join(names)} | {sentence} |" for (cls, sentence), names in sentences.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_documentation_lists_what_is_noted_and_refused() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "manifests.md").read_text()
+    assert _field_table() in page, "the lists belong into docs/manifests.md:\n" + _field_table()

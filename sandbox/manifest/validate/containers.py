@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+
+from sandbox.manifest.kinds import nearest
 from sandbox.manifest.models import core_v1
 from sandbox.manifest.nodes import Path, quote
 from sandbox.manifest.problems import Problems
@@ -26,6 +29,7 @@ def validate_containers(spec: core_v1.PodSpec, path: Path, problems: Problems) -
     ]
     for where, container in located:
         validate_container(container, spec, where, problems)
+        _validate_restart_policy(container, where, problems)
     check_unique(problems, (((*where, "name"), container.name) for where, container in located), "container")
     _check_references_to_containers(spec, located, problems)
     _check_host_ports(spec, located, problems)
@@ -48,11 +52,40 @@ def validate_container(container: core_v1.Container, spec: core_v1.PodSpec, path
     validate_mounts(container, spec.volumes or [], (*path, "volumeMounts"), problems)
     validate_resources(container.resources, (*path, "resources"), problems)
     validate_container_security(container.securityContext, spec.securityContext, (*path, "securityContext"), problems)
+    _validate_stop_signal(container, spec, path, problems)
     message_path = container.terminationMessagePath
     if message_path and not message_path.startswith("/"):
         problems.add((*path, "terminationMessagePath"), f"expected an absolute path, got {quote(message_path)}")
     policies = ("File", "FallbackToLogsOnError")
     check_choice(problems, (*path, "terminationMessagePolicy"), container.terminationMessagePolicy, policies)
+
+
+def _validate_restart_policy(container: core_v1.Container, path: Path, problems: Problems) -> None:
+    """An init container with restartPolicy Always is a sidecar."""
+    policy, where = container.restartPolicy, (*path, "restartPolicy")
+    if policy is None:
+        return
+    if path[1] != "initContainers":
+        problems.add(where, "a restart policy of one app container is not supported by this release", key=True)
+    elif policy != "Always":
+        problems.add(where, f"expected Always, which makes the init container a sidecar, got {quote(policy)}")
+
+
+def _validate_stop_signal(container: core_v1.Container, spec: core_v1.PodSpec, path: Path, problems: Problems) -> None:
+    name = container.lifecycle.stopSignal if container.lifecycle else None
+    if name is None:
+        return
+    where = (*path, "lifecycle", "stopSignal")
+    known = [
+        *signal.Signals.__members__,
+        *(f"SIGRTMIN+{n}" for n in range(1, 16)),
+        *(f"SIGRTMAX-{n}" for n in range(1, 15)),
+    ]
+    if name not in known:
+        guess = nearest(name, known)
+        problems.add(where, f"unknown signal {quote(name)}" + (f', did you mean "{guess}"?' if guess else ""))
+    if spec.os is None:
+        problems.add(where, "stopSignal requires spec.os.name to be linux", key=True)
 
 
 def _image(value: str) -> str:

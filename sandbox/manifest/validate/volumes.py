@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from sandbox.manifest.kinds import nearest
 from sandbox.manifest.models import core_v1
 from sandbox.manifest.nodes import Path, quote
@@ -22,7 +20,6 @@ HOST_PATH_TYPES = (
     "CharDevice",
     "BlockDevice",
 )
-_HUGE_MEDIUM = re.compile(r"HugePages(?:-.+)?")
 
 
 def volume_sources(volume: core_v1.Volume) -> list[str]:
@@ -61,8 +58,10 @@ def _validate_source(volume: core_v1.Volume, path: Path, problems: Problems) -> 
 
 
 def _validate_empty_dir(source: core_v1.EmptyDirVolumeSource, path: Path, problems: Problems) -> None:
-    if source.medium and source.medium != "Memory" and not _HUGE_MEDIUM.fullmatch(source.medium):
-        problems.add((*path, "medium"), f'expected "" or Memory, got {quote(source.medium)}')
+    if source.medium and source.medium.startswith("HugePages"):
+        problems.add((*path, "medium"), "huge pages as a medium are not supported by this release")
+    else:
+        check_choice(problems, (*path, "medium"), source.medium, ("", "Memory"))
     if source.sizeLimit is not None:
         value = parse_quantity(source.sizeLimit)
         if value < 0:
