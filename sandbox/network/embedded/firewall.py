@@ -13,6 +13,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import nft_table_msg
 
 from sandbox.errors import NetworkError
 from sandbox.linux.nftables import Nftables, NftablesError
+from sandbox.network.embedded.conntrack import forget_udp
 from sandbox.network.embedded.leases import Port
 from sandbox.network.embedded.ranges import Range
 from sandbox.network.netlink import Message, Netlink, NetlinkError
@@ -139,10 +140,16 @@ class Firewall:
 
     def add(self, ports: Sequence[Port]) -> None:
         self._run(port_commands(self._bridge, "add", ports), "open host ports")
+        self._forget(ports)
 
     def remove(self, ports: Sequence[Port]) -> None:
         """Elements must be there: the caller knows from the leases. Raises NetworkError."""
         self._run(port_commands(self._bridge, "delete", ports), "close host ports")
+        self._forget(ports)
+
+    def _forget(self, ports: Iterable[Port]) -> None:
+        for family, number in sorted({(port.family, port.host_port) for port in ports if port.protocol == "udp"}):
+            forget_udp(self._netlink, family, number)
 
     def delete(self) -> None:
         """The table and all in it. Idempotent."""

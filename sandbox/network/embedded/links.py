@@ -25,9 +25,9 @@ _AF = {4: 2, 6: 10}
 _VETH_PREFIX = "sb"
 
 
-def veth_name(container_id: str, ifname: str) -> str:
+def veth_name(bridge: str, container_id: str, ifname: str) -> str:
     """The host's end of a pod's pair: 15 characters that a later process can find again."""
-    return _VETH_PREFIX + hashlib.sha256(f"{container_id}/{ifname}".encode()).hexdigest()[:13]
+    return _VETH_PREFIX + hashlib.sha256(f"{bridge}/{container_id}/{ifname}".encode()).hexdigest()[:13]
 
 
 def is_veth_name(name: str) -> bool:

@@ -59,11 +59,14 @@ class BridgeNetwork:
             self._opened = leases, Bridge(self.settings, self._netlink, self._firewall, leases)
         return self._opened
 
+    def _veth(self, owner: Owner) -> str:
+        return links.veth_name(self.settings.bridge, owner.container, owner.ifname)
+
     def add(self, request: Request) -> dict[str, Any]:
         """The result, version 1.1.0. Raises NetworkError; then nothing is left."""
         owner = Owner(request.container, request.ifname)
         mappings, wanted, mac = request.port_mappings(), request.wanted_addresses(), request.wanted_mac()
-        veth = links.veth_name(*_key(owner))
+        veth = self._veth(owner)
         with self._lock, _readable("ADD", self.settings.name):
             leases, bridge = self._open()
             master = bridge.ready()
@@ -177,7 +180,7 @@ class BridgeNetwork:
                     leases, _ = self._open()
                     if ports := leases.ports(owner):
                         self._close_ports(owner, ports)
-            self._reaper.remove(links.veth_name(*_key(owner)))
+            self._reaper.remove(self._veth(owner))
             if known:
                 with self._lock:
                     self._open()[0].release(owner)
@@ -194,7 +197,7 @@ class BridgeNetwork:
             expected = [ip["address"] for ip in previous.get("ips") or [] if ip["address"].split("/")[0] in held]
             if not expected:
                 raise _failed(f"container {owner.container} holds no address on {owner.ifname}")
-            veth = links.veth_name(*_key(owner))
+            veth = self._veth(owner)
             link = links.describe_link(self._netlink, veth)
             if link["master"] != links.link_index(self._netlink, self.settings.bridge) or not link["up"]:
                 raise _failed(f"link {veth} is not an active port of bridge {self.settings.bridge}")
@@ -230,7 +233,7 @@ class BridgeNetwork:
             stale = sorted(leases.owners() - valid, key=str)
         for owner in stale:
             self._delete(owner)
-        keep = {links.veth_name(*_key(owner)) for owner in valid}
+        keep = {self._veth(owner) for owner in valid}
         with self._lock, _readable("GC", self.settings.name):
             try:
                 bridge = links.link_index(self._netlink, self.settings.bridge)
@@ -266,10 +269,6 @@ class BridgeNetwork:
             leases.remove_file()
             self._opened = None
             return True
-
-
-def _key(owner: Owner) -> tuple[str, str]:
-    return owner.container, owner.ifname
 
 
 def _failed(text: str) -> NetworkError:

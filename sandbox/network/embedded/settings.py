@@ -33,7 +33,7 @@ class BridgeSettings:
     routes: tuple[tuple[str, str], ...] = ()
     """Further routes of the pod: (destination, gateway; empty: the network's)."""
     masquerade: bool = True
-    hairpin: bool = False
+    hairpin: bool = True
     data_dir: Path = DEFAULT_DATA_DIR
 
     @property
@@ -53,7 +53,7 @@ def parse_settings(config: dict[str, Any]) -> BridgeSettings:
     if not isinstance(mtu, int) or isinstance(mtu, bool) or not (mtu == 0 or 68 <= mtu <= 65535):
         raise refuse(f"mtu {mtu!r} is not between 68 and 65535")
     flags = {}
-    for key, default in (("isDefaultGateway", True), ("ipMasq", True), ("hairpinMode", False)):
+    for key, default in (("isDefaultGateway", True), ("ipMasq", True), ("hairpinMode", True)):
         flags[key] = config.get(key, default)
         if not isinstance(flags[key], bool):
             raise refuse(f"{key} {flags[key]!r} is neither true nor false")
