@@ -66,6 +66,7 @@ def nearest(word: str, known: list[str]) -> str:
 def explain_unknown(api_version: str, kind: str) -> str:
     """Why `api_version` and `kind` name nothing that can be run, in one sentence."""
     entry = KINDS.get((api_version, kind))
+    api_version, kind = api_version[:253], kind[:63]
     if entry is not None:
         return f"{api_version} {kind} is not supported by this release, which runs {supported_kinds()}"
     versions = sorted(version for version, name in KINDS if name == kind)

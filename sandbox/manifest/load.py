@@ -15,10 +15,10 @@ from sandbox.manifest.models import KubeObject, Model, Pod, core_v1
 from sandbox.manifest.nodes import Entry, Kind, Node, Path, describe, quote
 from sandbox.manifest.parse import DEFAULT_LIMITS, Limits, parse
 from sandbox.manifest.problems import Problems, Report, TooManyProblems
-from sandbox.manifest.reference import Lookup, check_references
+from sandbox.manifest.reference import Lookup, check_references, keys_of
 from sandbox.manifest.support import check_support
 from sandbox.manifest.validate import validate
-from sandbox.manifest.validate.containers import host_ports_conflict
+from sandbox.manifest.validate.host_ports import HostPorts
 
 
 @dataclass
@@ -140,24 +140,21 @@ def _check_set(loaded: list[_Loaded], known: Lookup | None) -> None:
                 ("metadata", "name"),
                 f"duplicate {kind} {quote(name)} in namespace {quote(namespace)}, first at {place}",
             )
-    objects = {identity: item.obj for identity, item in given.items()}
+    keys = {identity: keys_of(item.obj) for identity, item in given.items() if not isinstance(item.obj, Pod)}
     pods = [(item.obj, item) for item in loaded if isinstance(item.obj, Pod)]
     for pod, item in pods:
-        check_references(pod, objects, known, item.problems)
+        check_references(pod, keys, known, item.problems)
     _check_host_ports([(pod, item) for pod, item in pods if given[item.identity] is item])
 
 
 def _check_host_ports(pods: list[tuple[Pod, _Loaded]]) -> None:
-    taken: dict[tuple[int, str], list[tuple[_Loaded, core_v1.ContainerPort]]] = {}
+    taken: HostPorts[_Loaded] = HostPorts()
     for pod, item in pods:
         for path, port in _host_ports(pod):
-            others = taken.setdefault((port.hostPort or 0, port.protocol or ""), [])
-            for other, other_port in others:
-                if other is not item and host_ports_conflict(port, other_port):
-                    pod_name = quote(other.identity[2])
-                    item.problems.add(path, f"the host port {port.hostPort}/{port.protocol} is taken by pod {pod_name}")
-                    break
-            others.append((item, port))
+            other = taken.take(port, item)
+            if other is not None and other is not item:  # within a pod it was said already
+                name = quote(other.identity[2])
+                item.problems.add(path, f"the host port {port.hostPort}/{port.protocol} is taken by pod {name}")
 
 
 def _host_ports(pod: Pod) -> list[tuple[Path, core_v1.ContainerPort]]:

@@ -98,7 +98,7 @@ def render_path(path: Path) -> str:
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif step.replace("-", "").replace("_", "").isalnum():
+        elif len(step) <= 63 and step.replace("-", "").replace("_", "").isalnum():
             text += f".{step}" if text else step
         else:
             text += f"[{quote(step)}]"

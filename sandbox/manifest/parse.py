@@ -220,11 +220,12 @@ class _Composer:
     def alias(self, event: yaml.AliasEvent) -> None:
         line, column = _place(event)
         self.count_node(line, column)
-        if event.anchor not in self.anchors:
-            raise self.fail(f"the alias *{event.anchor} has no anchor &{event.anchor} before it", line, column)
-        node = self.anchors[event.anchor]
+        name = event.anchor or ""
+        if name not in self.anchors:
+            raise self.fail(f"the alias *{name[:60]} has no anchor of that name before it", line, column)
+        node = self.anchors[name]
         if node is None:
-            raise self.fail(f"the alias *{event.anchor} contains itself", line, column)
+            raise self.fail(f"the alias *{name[:60]} contains itself", line, column)
         self.check_expansion(node, line, column)
         self.add(node, line, column)
 

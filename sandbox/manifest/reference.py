@@ -77,9 +77,9 @@ def keys_of(obj: KubeObject) -> frozenset[str]:
 
 
 def check_references(
-    pod: Pod, given: dict[tuple[str, str, str], KubeObject], known: Lookup | None, problems: Problems
+    pod: Pod, given: dict[tuple[str, str, str], frozenset[str]], known: Lookup | None, problems: Problems
 ) -> None:
-    """Report references to what is neither among the `given` objects nor `known`, and keys that an object lacks.
+    """Report references to what is neither `given` (identity → keys) nor `known`, and keys that an object lacks.
 
     Without `known`, somebody else may know objects that are not given: only the keys of given objects are checked.
     """
@@ -89,7 +89,7 @@ def check_references(
             continue
         identity = (reference.kind, reference.namespace, reference.name)
         if identity in given:
-            keys: frozenset[str] | None = keys_of(given[identity])
+            keys: frozenset[str] | None = given[identity]
         elif known is not None:
             keys = known(*identity)
         else:
@@ -104,8 +104,13 @@ def check_references(
                 )
         elif reference.key is not None and reference.key not in keys:
             guess = nearest(reference.key, sorted(keys))
-            suffix = f', did you mean "{guess}"?' if guess else f", it has {', '.join(sorted(keys)) or 'no keys'}"
+            suffix = f', did you mean "{guess}"?' if guess else f", it has {_some(keys)}"
             problems.add(reference.path, f"{what} has no key {quote(reference.key)}{suffix}")
+
+
+def _some(keys: frozenset[str]) -> str:
+    shown = [key[:63] for key in sorted(keys)[:12]]
+    return ", ".join(shown) + (f" and {len(keys) - 12} more" if len(keys) > 12 else "") or "no keys"
 
 
 def _name_path(reference: Reference) -> Path:
@@ -118,7 +123,7 @@ def _name_path(reference: Reference) -> Path:
     return (*reference.path[:-1], "name")
 
 
-def _guess(reference: Reference, given: dict[tuple[str, str, str], KubeObject]) -> str:
+def _guess(reference: Reference, given: dict[tuple[str, str, str], frozenset[str]]) -> str:
     names = [name for kind, namespace, name in given if (kind, namespace) == (reference.kind, reference.namespace)]
     guess = nearest(reference.name, names)
     return f', did you mean "{guess}"?' if guess else ""

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -403,3 +404,40 @@ def _field_table() -> str:
 def test_the_documentation_lists_what_is_noted_and_refused() -> None:
     page = (Path(__file__).parents[2] / "docs" / "manifests.md").read_text()
     assert _field_table() in page, "the lists belong into docs/manifests.md:\n" + _field_table()
+
+
+_ADDRESS = "{containerPort: 80, hostPort: 80, hostIP: 'fd::#'}"
+
+
+def _many(template: str, count: int) -> str:
+    return ", ".join(template.replace("#", str(index)) for index in range(count))
+
+
+@pytest.mark.parametrize(
+    ("container", "spec", "valid"),
+    [
+        (f"ports: [{_many('{containerPort: 80, hostPort: 80, hostIP: 10.0.#.1}', 250)}]", "", True),
+        (f"ports: [{_many(_ADDRESS, 9000)}]", "", True),
+        (
+            f"volumeMounts: [{_many('{name: v#, mountPath: /v#}', 7000)}]",
+            f"volumes: [{_many('{name: v#}', 7000)}]",
+            True,
+        ),
+        (f"env: [{_many('{name: A#, valueFrom: {configMapKeyRef: {name: m, key: k#}}}', 5000)}]", "", True),
+        (f"resources: {{limits: {{{_many('x#: 1', 9000)}}}}}", "", False),
+        (f"? {'x' * 1_000_000}\n    : 1", "", False),
+    ],
+    ids=["ports", "addresses", "mounts", "references", "resources", "long names"],
+)
+def test_a_large_manifest_takes_time_in_proportion(container: str, spec: str, valid: bool) -> None:
+    config = f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{{_many('k#: v', 9000)}}}\n"
+    text = f"{POD.replace('image: i}', 'image: i, ' + container + '}')}  {spec}\n{config}"
+    started = time.process_time()
+    try:
+        load(text)
+    except ManifestError as error:
+        assert not valid, error
+        assert len(str(error)) < 20 * 2000
+    else:
+        assert valid
+    assert time.process_time() - started < 8

@@ -10,6 +10,7 @@ from sandbox.manifest.nodes import Path, quote
 from sandbox.manifest.problems import Problems
 from sandbox.manifest.validate.check import check_choice, check_range, check_required, check_text, check_unique
 from sandbox.manifest.validate.env import validate_env
+from sandbox.manifest.validate.host_ports import HostPorts
 from sandbox.manifest.validate.names import dns_label, ip_address, port_name
 from sandbox.manifest.validate.resources import validate_resources
 from sandbox.manifest.validate.security import validate_container_security
@@ -115,29 +116,15 @@ def _validate_ports(ports: list[core_v1.ContainerPort], spec: core_v1.PodSpec, p
 
 
 def _check_host_ports(spec: core_v1.PodSpec, located: list[tuple[Path, core_v1.Container]], problems: Problems) -> None:
-    taken: list[tuple[Path, core_v1.ContainerPort]] = []
+    taken: HostPorts[Path] = HostPorts()
     for path, container in located:
-        if path[1] == "initContainers":
-            continue  # they are gone when the app containers listen
+        if path[1] == "initContainers" and container.restartPolicy != "Always":
+            continue  # it is gone when the others listen
         for index, port in enumerate(container.ports or []):
-            if not port.hostPort:
-                continue
-            where = (*path, "ports", index)
-            for other_path, other in taken:
-                if host_ports_conflict(port, other):
-                    field = (*where, "hostPort") if not spec.hostNetwork else (*where, "containerPort")
-                    line = problems.line_of((*other_path, "hostPort"))
-                    problems.add(field, f"the host port {port.hostPort}/{port.protocol} is taken on line {line}")
-                    break
-            taken.append((where, port))
-
-
-def host_ports_conflict(one: core_v1.ContainerPort, other: core_v1.ContainerPort) -> bool:
-    """Whether two ports cannot be published on one host. An empty hostIP is every address of its host."""
-    if (one.hostPort, one.protocol) != (other.hostPort, other.protocol):
-        return False
-    addresses = {one.hostIP or "", other.hostIP or ""}
-    return len(addresses) == 1 or bool(addresses & {"", "0.0.0.0", "::"})
+            where = (*path, "ports", index, "containerPort" if spec.hostNetwork else "hostPort")
+            if other := taken.take(port, where):
+                line = problems.line_of(other)
+                problems.add(where, f"the host port {port.hostPort}/{port.protocol} is taken on line {line}")
 
 
 def _check_references_to_containers(

@@ -103,13 +103,13 @@ def _check_mode(mode: int | None, path: Path, problems: Problems) -> None:
 def validate_mounts(
     container: core_v1.Container, volumes: list[core_v1.Volume], path: Path, problems: Problems
 ) -> None:
-    known = [volume.name for volume in volumes]
+    known = {volume.name for volume in volumes}
     mounts = container.volumeMounts or []
     privileged = bool(container.securityContext and container.securityContext.privileged)
     for index, mount in enumerate(mounts):
         where = (*path, index)
         if check_required(problems, (*where, "name"), mount.name) and mount.name not in known:
-            guess = nearest(mount.name, known)
+            guess = nearest(mount.name, sorted(known))
             suffix = f', did you mean "{guess}"?' if guess else ""
             problems.add((*where, "name"), f"the pod has no volume {quote(mount.name)}{suffix}")
         _validate_mount(mount, privileged, where, problems)
