@@ -254,7 +254,7 @@ class PodController:
             self._workers[record.key] = worker
             if record.sandbox_id:
                 self._by_sandbox[record.sandbox_id] = worker
-        await self._orphans.clear([worker.record for worker in self._workers.values()])
+        self._orphans.clear([worker.record for worker in self._workers.values()])
         for worker in self._workers.values():
             worker.start()
 

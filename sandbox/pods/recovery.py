@@ -27,9 +27,8 @@ class Orphans:
         self._volumes = volumes
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def clear(self, records: Sequence[PodRecord]) -> None:
-        """Starts the removal. The containers that a record's own pod sandbox has and the record does not name are
-        waited for: their names are needed."""
+    def clear(self, records: Sequence[PodRecord]) -> None:
+        """Starts the removal of what none of `records` names."""
         sandboxes = {record.sandbox_id for record in records if record.sandbox_id}
         uids = {record.uid for record in records}
         for status in self._runtime.list_pod_sandboxes():
