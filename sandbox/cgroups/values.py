@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def check_values(resources: CgroupResources) -> None:
             raise _invalid("hugepage size", hugepages.page_size, f"one of {', '.join(hugepage_sizes()) or 'none'}")
     for limit_ in r.io_limits:
         _check_io(limit_)
+    for rule in r.device_rules or ():
+        if rule.kind not in ("a", "b", "c") or not rule.access or not set(rule.access) <= set("rwm"):
+            raise _invalid("device rule", f"{rule.kind} {rule.access}", "a kind a, b or c and some of r, w and m")
+        _within("device number", rule.major, 0, (1 << 12) - 1)
+        _within("device number", rule.minor, 0, (1 << 20) - 1)
     for what, text, online in (
         ("cpuset cpus", r.cpuset_cpus, "/sys/devices/system/cpu/online"),
         ("cpuset mems", r.cpuset_mems, "/sys/devices/system/node/online"),
@@ -100,11 +106,11 @@ def _check_list(what: str, text: str, online: str) -> None:
     except ValueError:
         raise _invalid(what, text, "a list such as 0-3,7") from None
     try:
-        there = parse_list(Path(online).read_text())
-    except OSError:
-        there = set(range(os.cpu_count() or 1)) if what == "cpuset cpus" else {0}
-    if not wanted <= there:
-        raise _invalid(what, text, f"within what is online, {Path(online).read_text().strip()}")
+        shown = Path(online).read_text().strip()
+    except OSError:  # a kernel without NUMA has no list of nodes
+        shown = f"0-{(os.cpu_count() or 1) - 1}" if what == "cpuset cpus" else "0"
+    if not wanted <= parse_list(shown):
+        raise _invalid(what, text, f"within what is online, {shown}")
 
 
 def hugepage_sizes() -> tuple[str, ...]:
@@ -130,7 +136,9 @@ def blkio_weight(io_weight: int) -> int:
 
 
 def cpu_weight_linear(shares: int) -> int:
-    """cpu.weight from cpu.shares as Kubernetes and runc did up to 2024: [2, 262144] → [1, 10000] on a straight line.
+    """cpu.weight from cpu.shares as KEP-2254 and older runtimes have it: [2, 262144] → [1, 10000] on a straight line.
+
+    Kept for comparison; the driver uses `cpu_weight`.
 
     1024 shares become 39, not 100: a container competes badly with the rest of the system.
     """
@@ -138,16 +146,14 @@ def cpu_weight_linear(shares: int) -> int:
 
 
 def cpu_weight(shares: int) -> int:
-    """cpu.weight from cpu.shares as runc 1.3.2, crun 1.23 and Kubernetes do since (KEP-2254's replacement).
+    """cpu.weight from cpu.shares as runc from 1.3.2 and crun from 1.23 on convert for the kubelet.
 
-    log2(weight) is a quadratic function of log2(shares) through (2, 1), (1024, 100) and (262144, 10000), so that the
+    log10(weight) is a quadratic function of log2(shares) through (2, 1), (1024, 100) and (262144, 10000), so that the
     defaults of v1 and v2 meet: 10^(l²/612 + 125·l/612 - 7/34) with l = log2(shares), rounded up.
     """
     if shares <= MIN_SHARES:
         return 1
     if shares >= MAX_SHARES:
         return 10000
-    from math import ceil, log2
-
-    log = log2(shares)
-    return ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
+    log = math.log2(shares)
+    return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))

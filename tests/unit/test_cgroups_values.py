@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sandbox.cgroups import tree, values
 from sandbox.cgroups.detect import parse_mountinfo
 from sandbox.cgroups.files import LimitFile, flat_keyed
-from sandbox.cgroups.resources import CgroupResources, HugepageLimit, IoLimit
+from sandbox.cgroups.resources import CgroupResources, DeviceRule, HugepageLimit, IoLimit
 from sandbox.errors import InvalidInput
 
 ROOT = Path("/sys/fs/cgroup")
@@ -57,6 +57,9 @@ def test_list_format(numbers: set[int]) -> None:
         CgroupResources(io_limits=(IoLimit(4095, 12345, 1),)),
         CgroupResources(hugepage_limits=(HugepageLimit("3MB", 0),)),
         CgroupResources(cpuset_cpus=""),
+        CgroupResources(device_rules=(DeviceRule(True, "d"),)),
+        CgroupResources(device_rules=(DeviceRule(True, "c", 1, 3, "x"),)),
+        CgroupResources(device_rules=(DeviceRule(True, "c", 4096, 3, "r"),)),
         CgroupResources(cpuset_mems="9999"),
     ],
 )
