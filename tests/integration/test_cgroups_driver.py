@@ -67,7 +67,8 @@ def run(driver: CgroupDriver) -> Iterator[Run]:
         )
         started.append(child)
         assert child.stdout is not None
-        assert child.stdout.readline() == "in\n", child.communicate()
+        # Not readline: it would buffer, and communicate() would miss, what the command has said by then.
+        assert os.read(child.stdout.fileno(), 3) == b"in\n", child.communicate()
         return child
 
     yield start
