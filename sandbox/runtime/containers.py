@@ -236,14 +236,12 @@ class Containers:
             if context.records.containers.get(id) is not None:
                 context.emit(RuntimeEvent("oom", record.pod_sandbox_id, id))
 
-        loop.add_reader(watch.fileno(), readable)
-
-        async def until_exit() -> None:
-            await context.exited[id].wait()
+        def end() -> None:
             loop.remove_reader(watch.fileno())
             watch.close()
 
-        context.spawn_task(until_exit(), f"watching memory of {id}")
+        loop.add_reader(watch.fileno(), readable)
+        context.keep_watch(id, end)
 
     def on_exit(self, exit_record: ExitRecord) -> None:
         """The container's first process ended. Records it once; a repeated report changes nothing."""
@@ -265,6 +263,7 @@ class Containers:
             signal=exit_record.signal,
             reason=reason,
         )
+        context.drop_watch(id)
         context.exited.setdefault(id, asyncio.Event()).set()
         context.emit(RuntimeEvent("exited", record.pod_sandbox_id, id))
         context.spawn_task(self._clean_up(record), f"cleaning up after container {id}")

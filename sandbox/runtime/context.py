@@ -40,6 +40,8 @@ class Context:
     monitors: dict[str, Monitor] = field(default_factory=dict)
     pidfds: dict[str, int] = field(default_factory=dict)
     """Of the pause processes (by sandbox id) and the containers' first processes (by container id); owned here."""
+    watches: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What ends the watch over a running container's memory, by container id."""
     exited: dict[str, asyncio.Event] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _listeners: list[Callable[[RuntimeEvent], None]] = field(default_factory=list)
@@ -103,6 +105,14 @@ class Context:
         pidfd = self.pidfds.pop(id, -1)
         if pidfd >= 0:
             os.close(pidfd)
+
+    def keep_watch(self, id: str, end: Callable[[], None]) -> None:
+        self.drop_watch(id)
+        self.watches[id] = end
+
+    def drop_watch(self, id: str) -> None:
+        """Idempotent."""
+        self.watches.pop(id, lambda: None)()
 
     def pod_dir(self, pod_sandbox_id: str) -> Path:
         return self.root / "pods" / pod_sandbox_id

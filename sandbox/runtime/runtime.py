@@ -69,6 +69,8 @@ class Runtime:
 
     async def close(self) -> None:
         """Lets go of the monitors; pods keep running."""
+        for id in list(self._context.watches):
+            self._context.drop_watch(id)
         await self._context.settle()
         for monitor in self._context.monitors.values():
             monitor.close()
