@@ -455,7 +455,8 @@ def _failure(kind: RequestKind, process_id: str, reply: Reply, plan: Plan | None
         what = f"at {step!r}" if step else "as a whole"
         return PlanError(f"the monitor refused the plan {what}", operation=step, subject=process_id, errno=number)
     if reply.stage is Stage.CLONE:
-        hint = "the first process of its PID namespace is gone" if number == errno.ENOMEM else ""
+        joined = number in (errno.ENOMEM, errno.EINVAL, errno.ESRCH)
+        hint = "when it joins a PID namespace: the first process there is gone" if joined else ""
         return PlanError("no process could be made", operation="clone", subject=process_id, errno=number, hint=hint)
     if reply.stage is Stage.DIED:
         return PlanError("the process was killed before it could execute", operation="exec", subject=process_id)

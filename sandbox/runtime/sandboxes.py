@@ -10,15 +10,16 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import socket
 import time
 
 from sandbox.errors import Conflict, SandboxError
 from sandbox.linux.mount import bind_netns, unpin
-from sandbox.linux.process import ProcessIdentity
+from sandbox.linux.process import ProcessIdentity, pidfd_send_signal
 from sandbox.network.manager import Attachment, HostPort
 from sandbox.runtime.config import NamespaceMode, PodSandboxConfig
-from sandbox.runtime.containers import Containers
+from sandbox.runtime.containers import KILL_TIMEOUT_S, Containers
 from sandbox.runtime.context import PAUSE_PROCESS, Context, log
 from sandbox.runtime.files import write_pod_files
 from sandbox.runtime.monitor import ExitRecord, Monitor, RunRequest
@@ -160,8 +161,7 @@ class PodSandboxes:
             return
         if record.state == READY:
             context.records.change_sandbox(id, state=NOTREADY)
-        for container in context.records.containers_of(id):
-            await self._containers.kill(container.id)
+        await asyncio.gather(*(self._containers.kill(c.id) for c in context.records.containers_of(id)))
         if record.netns_path:
             await context.network.teardown(id)
             unpin(record.netns_path)
@@ -169,7 +169,26 @@ class PodSandboxes:
         if monitor is not None:
             await monitor.shutdown()
             monitor.close()
+        else:
+            await self._kill_pause(record)
         context.drop_pidfd(id)
+
+    async def _kill_pause(self, record: SandboxRecord) -> None:
+        """Ends a pause process that lost its monitor, and waits for its end. Idempotent."""
+        try:
+            pidfd = ProcessIdentity(record.pause_pid, record.pause_start_time, record.boot_id).pidfd()
+        except ProcessLookupError:
+            return
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_reader(pidfd, ended.set)
+            pidfd_send_signal(pidfd, signal.SIGKILL)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
 
     async def remove(self, id: str) -> None:
         """Stops it and removes its containers, files, cgroup and record. Idempotent."""
