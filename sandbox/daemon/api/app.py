@@ -100,12 +100,12 @@ def error_response(first: SandboxError, *others: SandboxError, status: int = 0) 
 
 async def read_json(request: web.Request, known: set[str]) -> dict[str, Any]:
     """The request's JSON object, {} for an empty body. Raises InvalidInput when it is not one or has unknown keys."""
-    text = await request.text()
-    if not text.strip():
+    data = await request.read()
+    if not data.strip():
         return {}
     try:
-        body = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the request body is not JSON: {error}", operation=request.method) from error
     if not isinstance(body, dict):
         raise InvalidInput("the request body is not a JSON object", operation=request.method)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import web
 
@@ -54,20 +55,29 @@ async def log(request: web.Request) -> web.StreamResponse:
 
 
 def choose_attempt(target: Target, present: list[int], *, previous: bool) -> int:
-    """The attempt to show, as kubectl chooses. Raises NotFound or Conflict where there is none.
+    """The attempt to show, as kubectl chooses; `present` are those with a log file.
 
-    While a container waits for its next start, the last one that ended is both the present and the previous one.
+    While a container backs off, the instance that ended last is both the present and the previous one. Raises NotFound
+    or Conflict where there is none.
     """
     pod = target.pod["metadata"]["name"]
+    attempt = target.status.get("restartCount", 0)
     if previous:
-        earlier = present if "waiting" in target.state and target.status.get("lastState") else present[:-1]
-        if not earlier:
+        last = (target.status.get("lastState") or {}).get("terminated")
+        backing_off = last is not None and "waiting" in target.state and _same_instance(last, target.status)
+        attempt = attempt if backing_off else attempt - 1
+        if last is None or attempt not in present:
             raise NotFound(f"container {target.name!r} of pod {pod!r} has no previous instance", subject=target.name)
-        return earlier[-1]
-    if not present:
+        return int(attempt)
+    shown = [number for number in present if number <= attempt]
+    if not shown:
         reason = (target.state.get("waiting") or {}).get("reason") or "not started"
         raise Conflict(f"container {target.name!r} of pod {pod!r} has no log yet: {reason}", subject=target.name)
-    return present[-1]
+    return shown[-1]
+
+
+def _same_instance(terminated: dict[str, Any], status: dict[str, Any]) -> bool:
+    return bool(terminated.get("containerID")) and terminated["containerID"] == status.get("containerID")
 
 
 def _finished(services: Services, target: Target) -> Callable[[], bool]:
