@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -172,7 +174,7 @@ async def test_udp_host_port_follows_to_the_next_pod(lab: Lab) -> None:
         return bound
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.connect(("127.0.0.1", 5353))
+        client.bind(("127.0.0.1", 0))
         for id in ("first", "second"):
             space, _, _ = await lab.pod(id, HostPort("", 5353, 53, "UDP"))
             with space.call(bind) as server:
@@ -269,6 +271,25 @@ async def test_an_address_that_moves_to_another_pod_works_at_once(host: None, tm
             await lab.manager.teardown(id)
     finally:
         lab.close()
+
+
+async def test_the_first_packet_is_not_lost(lab: Lab) -> None:
+    """On a busy machine too: ADD ends when the links can send, not when they are configured."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        for i in range(40):
+            space, attachment = lab.attachment(f"p{i}")
+            listener = space.listen(80)
+            result = await lab.manager.setup(attachment)
+            start = time.monotonic()
+            talk(listener, socket.create_connection((result.addresses[0].split("/")[0], 80), 3))
+            assert time.monotonic() - start < 0.8, "a lost packet is sent again after a second"
+            await lab.manager.teardown(attachment)
+            space.close()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 async def test_check_names_the_difference(lab: Lab) -> None:

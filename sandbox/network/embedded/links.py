@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import struct
+import time
 from typing import Any
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -21,6 +22,7 @@ _IFA_F_NODAD = 0x02
 _IFF_UP = 1
 _TABLE_MAIN, _PROTO_STATIC, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST = 254, 4, 0, 253, 1
 _SKIP_STATS = 8
+_IFLA_OPERSTATE, _IF_OPER_UP = 16, 6
 _AF = {4: 2, 6: 10}
 _VETH_PREFIX = "sb"
 
@@ -191,6 +193,28 @@ def link_index(netlink: Netlink, name: str) -> int:
     """Raises NetlinkError (ENODEV)."""
     index: int = struct.unpack_from("=BxHi", netlink.get(_get(name)))[2]
     return index
+
+
+def wait_until_up(netlink: Netlink, name: str, timeout_s: float = 1.0) -> bool:
+    """Returns when packets can be sent: a link whose carrier has just come drops them until the kernel's link watch
+    has run. Since Linux 6.8 the question itself runs it; before, it is a matter of a millisecond. False: time-out.
+    """
+    deadline = time.monotonic() + timeout_s
+    while _operstate(netlink.get(_get(name))) != _IF_OPER_UP:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.0003)
+    return True
+
+
+def _operstate(body: bytes) -> int:
+    offset = 16
+    while offset + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, offset)
+        if kind == _IFLA_OPERSTATE:
+            return body[offset + 4]
+        offset += max(4, (length + 3) & ~3)
+    return 0
 
 
 def describe_link(netlink: Netlink, name: str) -> dict[str, Any]:

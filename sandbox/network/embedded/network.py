@@ -115,6 +115,8 @@ class BridgeNetwork:
             )
         finally:
             pod.close()
+        for name in (veth, self.settings.bridge):
+            links.wait_until_up(self._netlink, name)
 
     def _has_link(self, name: str) -> bool:
         try:
