@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sandbox.errors import Conflict, InvalidInput, MonitorError, NotFound, PlanError, SandboxError
+from sandbox.errors import Conflict, InvalidInput, NotFound, PlanError, SandboxError
 from sandbox.images.store import Image
 from sandbox.images.users import resolve_user
 from sandbox.linux.constants import signal_number
@@ -205,9 +205,10 @@ class Containers:
         )
         self.watch_oom(record.id)
 
-    async def never_started(self, record: ContainerRecord) -> None:
-        """The daemon died between its intent and the monitor's hearing of it."""
-        await self._start_failed(record.id, MonitorError("the daemon ended before it had started the container"))
+    def never_started(self, record: ContainerRecord) -> None:
+        """The daemon died between its intent and the monitor's hearing of it: the container is as it was, created."""
+        self._context.records.change_container(record.id, state=CREATED)
+        self._context.exited.pop(record.id, None)
 
     async def reopen_log(self, id: str) -> None:
         """A new log file where the old one was rotated away. Raises Conflict when it does not run."""

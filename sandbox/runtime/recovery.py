@@ -88,6 +88,6 @@ async def _recover_container(
     context.exited.setdefault(record.id, asyncio.Event())
     process = running.get(record.id)
     if process is None:
-        await containers.never_started(record)
+        containers.never_started(record)
     else:
         containers.adopt(record, process)
