@@ -53,7 +53,7 @@ def describe_pod(answer: Object, now: float, columns: int | None) -> list[str]:
 def _fields(indent: int, pairs: Sequence[tuple[str, Any]], raw: Sequence[str] = ()) -> list[str]:
     """`Name:   value` lines; what is empty is left out, a list takes a line each."""
     lines = []
-    label = LABEL - indent
+    label = max(LABEL - indent, *(len(name) + 2 for name, _ in pairs)) if pairs else 0
     for name, value in pairs:
         values = value if isinstance(value, list) else [value]
         for number, text in enumerate(v for v in values if v not in (None, "", (), {})):
@@ -93,7 +93,8 @@ def _container(spec: Object, status: Object, runtime: Object, now: float) -> lis
             ("Environment", [_variable(v) for v in spec.get("env") or ()]),
             ("Mounts", [_mount(m) for m in spec.get("volumeMounts") or ()]),
             ("PID", behind.get("pid")),
-            ("Cgroup", behind.get("cgroup")),
+            ("Cgroup", behind.get("cgroupPath")),
+            ("Changes", behind.get("upper")),
             ("Log", behind.get("logPath")),
         ],
     )
@@ -153,34 +154,34 @@ def _mount(mount: Object) -> str:
 def _conditions(status: Object) -> list[str]:
     found = status.get("conditions") or ()
     lines = ["Conditions:"] if found else []
+    pairs = []
     for entry in found:
-        why = " ".join(str(entry[key]) for key in ("reason", "message") if entry.get(key))
-        lines += _fields(2, [(str(entry.get("type")), f"{entry.get('status')}{f'  {why}' if why else ''}")])
-    return lines
+        why = ": ".join(str(entry[key]) for key in ("reason", "message") if entry.get(key))
+        pairs.append((str(entry.get("type")), f"{entry.get('status')}{f'  {why}' if why else ''}"))
+    return lines + _fields(2, pairs)
 
 
 def _volumes(spec: Object) -> list[str]:
     volumes = spec.get("volumes") or ()
-    lines = ["Volumes:"] if volumes else []
+    pairs = []
     for volume in volumes:
         kind = next((key for key in volume if key != "name"), "emptyDir")
         detail = ", ".join(f"{k}={v}" for k, v in (volume.get(kind) or {}).items() if not isinstance(v, (dict, list)))
-        lines += _fields(2, [(volume["name"], f"{kind}{f' ({detail})' if detail else ''}")])
-    return lines
+        pairs.append((volume["name"], f"{kind}{f' ({detail})' if detail else ''}"))
+    return ["Volumes:", *_fields(2, pairs)] if pairs else []
 
 
 def _sandbox(runtime: Object) -> list[str]:
     """What stands behind the pod in the kernel: every value but the containers, which have their own sections."""
-    lines = []
+    pairs: list[tuple[str, Any]] = []
     for key, value in runtime.items():
         if key == "containers" or value in (None, "", [], {}):
             continue
-        if isinstance(value, dict):
-            text = ", ".join(f"{name} {v}" for name, v in value.items() if v not in (None, ""))
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        lines += _fields(2, [(_label(key), text)])
-    return ["Sandbox:", *lines] if lines else []
+        shown = value
+        if isinstance(value, dict):  # such as the namespaces: their values name them
+            shown = [str(v) if str(v).startswith(name) else f"{name} {v}" for name, v in value.items()]
+        pairs.append((_label(key), shown))
+    return ["Sandbox:", *_fields(2, pairs)] if pairs else []
 
 
 def _label(key: str) -> str:

@@ -14,7 +14,7 @@ def status_of(pod: Pod) -> str:
     """The STATUS column: the reason of what holds the pod up, else its phase."""
     status = pod.get("status", {})
     reason = str(status.get("reason") or status.get("phase") or "Unknown")
-    if pod["metadata"].get("deletionTimestamp"):
+    if pod["metadata"].get("deletionTimestamp") and status.get("phase") not in ("Succeeded", "Failed"):
         return "Terminating"
     return _init_status(pod) or _container_status(status, reason)
 

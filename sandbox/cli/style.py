@@ -89,8 +89,8 @@ def _line(row: Sequence[str], widths: Sequence[int], status: int = -1) -> str:
 
 
 def clean(text: str) -> str:
-    """Text from a manifest or an image must not steer the terminal: no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """Text from a manifest or an image must not steer the terminal: control characters are written as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def duration(seconds: float) -> str:
@@ -137,5 +137,6 @@ def epoch(timestamp: str) -> float:
 
 
 def age(timestamp: str, now: float) -> str:
-    """Time since `timestamp` as `duration` writes it, `<unknown>` for an empty one."""
-    return duration(now - epoch(timestamp)) if timestamp else "<unknown>"
+    """Time since `timestamp` as `duration` writes it, `<unknown>` for none (reproducible images say 1970)."""
+    then = epoch(timestamp)
+    return duration(now - then) if then > 0 else "<unknown>"

@@ -44,7 +44,7 @@ def images(context: CliContext) -> None:
         emit([name for image in items for name in image["names"] or [image["id"]]])
     elif items:
         wide = context.output == "wide"
-        header = ["NAME", "ID", "SIZE", "CREATED", *(["LAYERS"] if wide else [])]
+        header = ["NAME", "ID", "SIZE", "AGE", *(["LAYERS"] if wide else [])]
         rows = [row for image in items for row in _rows(image, wide=wide)]
         emit(table(header, rows, columns=width()))
     else:
@@ -54,7 +54,7 @@ def images(context: CliContext) -> None:
 def _rows(image: dict[str, Any], *, wide: bool) -> list[list[str]]:
     identifier = image["id"] if wide else short(image["id"])
     created = str(image.get("created") or "")
-    cells = [identifier, size(image["sizeBytes"]), f"{age(created, time.time())} ago" if created else "<unknown>"]
+    cells = [identifier, size(image["sizeBytes"]), age(created, time.time())]
     if wide:
         cells.append(str(len(image.get("layers") or ())))
     return [[name, *cells] for name in image["names"] or ["<none>"]]

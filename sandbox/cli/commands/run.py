@@ -116,9 +116,17 @@ def _follow(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
             elif kind == "error":
                 line.clear()
                 outcome.failed = True
-                print_errors([event["error"]], outcome.sources)
+                print_errors([_about(event)], outcome.sources)
             elif kind == "end":
                 outcome.exit_code = int(event["exitCode"])
+
+
+def _about(event: dict[str, Any]) -> dict[str, Any]:
+    """The error of one pod among several: its sentence says whose it is."""
+    error, pod = event["error"], event.get("pod")
+    if not pod or f"{pod!r}" in error["message"]:
+        return dict(error)
+    return {**error, "message": f"pod/{pod}: {error['message']}"}
 
 
 def _print(context: CliContext, outcome: Outcome, wait: str, *, timeline: bool) -> None:
