@@ -233,8 +233,7 @@ class Containers:
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
-            watch.read()
-            if context.records.containers.get(id) is not None:
+            if watch.read() > 0 and id in context.records.containers:
                 context.emit(RuntimeEvent("oom", record.pod_sandbox_id, id))
 
         def end() -> None:

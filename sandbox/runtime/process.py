@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sandbox.errors import InvalidInput
 from sandbox.linux.constants import RLIMITS
+from sandbox.linux.seccomp import Filter
 from sandbox.runtime import defaults, ops
 from sandbox.runtime.config import Rlimit
 
@@ -24,7 +25,7 @@ class CapabilitySets:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """`seccomp` is a compiled filter, or None for none."""
+    """`seccomp` None: no filter."""
 
     argv: tuple[str, ...]
     env: tuple[str, ...]
@@ -34,7 +35,7 @@ class ProcessSpec:
     groups: tuple[int, ...]
     capabilities: CapabilitySets
     no_new_privs: bool
-    seccomp: bytes | None
+    seccomp: Filter | None
     seccomp_name: str = ""
     rlimits: tuple[Rlimit, ...] = ()
 
@@ -47,7 +48,7 @@ def process_ops(spec: ProcessSpec) -> list[ops.Op]:
     """
     caps = spec.capabilities
     steps: list[ops.Op] = [_rlimit(limit) for limit in spec.rlimits]
-    filter_op = [ops.Seccomp(spec.seccomp, name=spec.seccomp_name)] if spec.seccomp else []
+    filter_op = [ops.Seccomp(spec.seccomp.program, spec.seccomp.flags, spec.seccomp_name)] if spec.seccomp else []
     steps += [ops.NoNewPrivs()] if spec.no_new_privs else filter_op
     steps += [
         ops.Credentials(

@@ -9,7 +9,7 @@ from sandbox.cgroups.resources import CgroupResources
 from sandbox.errors import InvalidInput
 from sandbox.images.store import Image
 from sandbox.linux.capabilities import capability_sets
-from sandbox.linux.seccomp import compile_profile
+from sandbox.linux.seccomp import compile_filter
 from sandbox.runtime import defaults
 from sandbox.runtime.container_plan import (
     ContainerSpec,
@@ -52,7 +52,7 @@ def process_spec(
         groups=user.groups,
         capabilities=sets,
         no_new_privs=security.no_new_privs and not security.privileged,
-        seccomp=compile_profile(kind, security.seccomp.localhost_path, sets.bounding),
+        seccomp=compile_filter(kind, security.seccomp.localhost_path, sets.bounding),
         seccomp_name=kind,
         rlimits=config.rlimits,
     )

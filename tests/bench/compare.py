@@ -78,7 +78,7 @@ def _compare(folder: Path, peer: Podman, runs: int) -> tuple[Samples, Samples, l
     (folder / "ours.yaml").write_text(POD.format(image="localhost/busybox"))
     (folder / "theirs.yaml").write_text(POD.format(image=peer.image))
     ours, theirs, inside = Samples(), Samples(), []
-    podman_environment = peer._environment
+    podman_environment = peer.environment
     try:
         for number in range(runs + 1):
             if number == 1:  # the first of each is a warm-up: daemon, bridge, pause image

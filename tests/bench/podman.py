@@ -34,7 +34,7 @@ class Podman:
         (folder / "storage.conf").write_text(
             f'[storage]\ndriver = "overlay"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/graph"\n'
         )
-        self._environment = {
+        self.environment = {
             **os.environ,
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
@@ -47,7 +47,7 @@ class Podman:
 
     def run(self, *arguments: str) -> str:
         """Runs podman; its standard output. Raises CalledProcessError with what it said."""
-        done = subprocess.run(self.command(*arguments), env=self._environment, capture_output=True, text=True)
+        done = subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"podman {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
@@ -73,9 +73,12 @@ class Podman:
 
     def close(self) -> None:
         """Removes everything it made. Idempotent."""
-        subprocess.run(self.command("pod", "rm", "-af", "-t", "0"), env=self._environment, capture_output=True)
-        subprocess.run(self.command("network", "prune", "-f"), env=self._environment, capture_output=True)
+        subprocess.run(self.command("pod", "rm", "-af", "-t", "0"), env=self.environment, capture_output=True)
+        subprocess.run(self.command("network", "prune", "-f"), env=self.environment, capture_output=True)
         if self._mounted:
+            # The hierarchy goes back to cgroup2 only when no cgroup is left in it.
+            for directory in sorted(HUGETLB.rglob("*/"), reverse=True):
+                directory.rmdir()
             subprocess.run(["umount", str(HUGETLB)], check=True)
             HUGETLB.rmdir()
             self._mounted = False

@@ -9,6 +9,7 @@ import pytest
 
 from sandbox.errors import InvalidInput
 from sandbox.linux import constants as k
+from sandbox.linux.seccomp import Filter
 from sandbox.runtime import ops
 from sandbox.runtime.config import (
     Device,
@@ -32,7 +33,9 @@ from sandbox.runtime.process import CapabilitySets, ProcessSpec, command_line, e
 from sandbox.runtime.sandbox_plan import check_sysctls, compile_sandbox, sandbox_clone_flags
 
 POD = PodSandboxConfig(PodSandboxMetadata("web", "uid"))
-PROCESS = ProcessSpec(("app",), ("A=1",), "/", 0, 0, (), CapabilitySets(1, 1, 1), True, b"\0" * 16, "RuntimeDefault")
+PROCESS = ProcessSpec(
+    ("app",), ("A=1",), "/", 0, 0, (), CapabilitySets(1, 1, 1), True, Filter(b"\0" * 16, 0), "RuntimeDefault"
+)
 
 
 def spec(**changes: object) -> ContainerSpec:
