@@ -50,23 +50,22 @@ static int lock_in(void)
 
 int init_main(void)
 {
-    sigset_t all;
+    sigset_t wanted;
     bool first = getpid() == 1;
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     prctl(PR_SET_NAME, "pause");
-    sigfillset(&all);
     /* Blocked, not ignored: a signal whose action is "default" is never even queued for a PID 1. */
-    sigprocmask(SIG_SETMASK, &all, NULL);
+    (void)sys_block_all_signals();
     sys_close_range(0, UINT_MAX, 0);
     if (lock_in() < 0)
         return 1;
-    sigemptyset(&all);
-    sigaddset(&all, SIGCHLD);
-    sigaddset(&all, SIGTERM);
-    sigaddset(&all, SIGINT);
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGCHLD);
+    sigaddset(&wanted, SIGTERM);
+    sigaddset(&wanted, SIGINT);
     for (;;) {
         siginfo_t info = {0};
-        int number = sigwaitinfo(&all, &info);
+        int number = sigwaitinfo(&wanted, &info);
         if (number == SIGCHLD) {
             /* One signal may stand for many children. */
             while (info.si_pid = 0, waitid(P_ALL, 0, &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0)

@@ -149,9 +149,8 @@ static int take_signals(void)
 {
     sigset_t set;
     for (int number = 1; number < NSIG; number++)
-        (void)signal(number, SIG_DFL);
-    sigfillset(&set);
-    sigprocmask(SIG_SETMASK, &set, NULL);
+        (void)sys_default_action(number);
+    (void)sys_block_all_signals();
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);

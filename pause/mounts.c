@@ -96,6 +96,8 @@ int do_mount_setattr(struct interpreter *in, const struct plan_op *op)
         .propagation = op->c,
         .userns_fd = op->at == NONE ? 0 : (__u64)slot_fd(in, op->at),
     };
+    if (slot_fd(in, op->fd) < 0 || (op->at != NONE && slot_fd(in, op->at) < 0))
+        return EBADF; /* the kernel does not look at the descriptor when nothing changes */
     unsigned flags = AT_EMPTY_PATH | ((op->flags & MOUNT_SETATTR_RECURSIVE) != 0 ? AT_RECURSIVE : 0);
     return sys_mount_setattr(slot_fd(in, op->fd), "", flags, &attr) < 0 ? errno : 0;
 }
