@@ -175,6 +175,8 @@ class PodSandboxes:
 
     async def _kill_pause(self, record: SandboxRecord) -> None:
         """Ends a pause process that lost its monitor, and waits for its end. Idempotent."""
+        if not record.pause_pid:
+            return  # the daemon died before it had one: without its monitor it is gone
         try:
             pidfd = ProcessIdentity(record.pause_pid, record.pause_start_time, record.boot_id).pidfd()
         except ProcessLookupError:
