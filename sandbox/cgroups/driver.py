@@ -10,12 +10,14 @@ from sandbox.cgroups.resources import CgroupResources
 
 @dataclass(frozen=True)
 class CgroupEntry:
-    """How a new process gets in: by writing 0 to every `procs_paths` (v1), by CLONE_INTO_CGROUP of `directory` (v2).
+    """How a new process gets in: by writing 0 to every `join_paths` (v1), by CLONE_INTO_CGROUP of `directory` (v2).
 
+    The v1 paths are `tasks` files: a process of one thread that moves itself through `tasks` does not wait for the
+    kernel's threadgroup lock, through `cgroup.procs` it does, often for ten milliseconds (cgroup_procs_write_start).
     A hybrid host has both. The directory is absolute; whoever opens it owns the descriptor.
     """
 
-    procs_paths: tuple[str, ...]
+    join_paths: tuple[str, ...]
     directory: str | None
 
 

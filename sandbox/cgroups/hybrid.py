@@ -77,7 +77,7 @@ class HybridDriver:
         self.v2.update(path, right)
 
     def entry(self, path: str) -> CgroupEntry:
-        return CgroupEntry(self.v1.entry(path).procs_paths, self.v2.entry(path).directory)
+        return CgroupEntry(self.v1.entry(path).join_paths, self.v2.entry(path).directory)
 
     def processes(self, path: str) -> list[int]:
         return sorted({*self.v1.processes(path), *self.v2.processes(path)})

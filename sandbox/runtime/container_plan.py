@@ -56,8 +56,8 @@ class ContainerSpec:
     """Unpacked layers, lowest first."""
     upper: str
     work: str
-    cgroup_procs: tuple[str, ...]
-    """cgroup.procs files to join (v1)."""
+    cgroup_joins: tuple[str, ...]
+    """`tasks` files of the cgroups to join (v1)."""
     cgroup_views: tuple[tuple[str, str], ...]
     """(name below /sys/fs/cgroup, host directory) of the container's own cgroups (v1)."""
     unified_cgroup: bool
@@ -135,7 +135,7 @@ def compile_container(spec: ContainerSpec) -> ops.Plan:
     shm = slots.new()
 
     steps: list[ops.Op] = [ops.Mark(1)]
-    steps += [ops.JoinCgroup(path) for path in spec.cgroup_procs]
+    steps += [ops.JoinCgroup(path) for path in spec.cgroup_joins]
     steps.append(ops.WriteFile(ops.HOST, "/proc/self/oom_score_adj", str(spec.oom_score_adj).encode(), optional=True))
     steps += [ops.SessionKeyring(), ops.Mark(2)]
     steps.append(ops.Overlay(root, tuple(reversed(spec.layers)), spec.upper, spec.work))

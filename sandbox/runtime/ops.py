@@ -86,16 +86,16 @@ class Op:
 
 @dataclass(frozen=True)
 class JoinCgroup(Op):
-    """write "0" to `procs_path` (an absolute host path of a cgroup.procs file)."""
+    """write "0" to `path`, a v1 cgroup's tasks file (absolute, of the host): moves the one thread the child has."""
 
     code: ClassVar[int] = 1
-    procs_path: str
+    path: str
 
     def record(self) -> Record:
-        return Record(self.code, strings=_s(self.procs_path))
+        return Record(self.code, strings=_s(self.path))
 
     def describe(self) -> str:
-        return f"join cgroup {self.procs_path.removesuffix('/cgroup.procs')}"
+        return f"join cgroup {self.path.removesuffix('/tasks')}"
 
 
 @dataclass(frozen=True)

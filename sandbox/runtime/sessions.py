@@ -108,7 +108,7 @@ class Sessions:
                 opened.append(os.open(entry.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
                 cgroup_slot = len(fds)
                 fds.append(opened[-1])
-            plan = self._plan(sandbox, record, command, len(fds), entry.procs_paths, tty=tty, rows=rows, cols=columns)
+            plan = self._plan(sandbox, record, command, len(fds), entry.join_paths, tty=tty, rows=rows, cols=columns)
             session.exited = asyncio.get_running_loop().create_future()
             self._waiting[session.id] = (sandbox.id, session.exited)
             result = await context.monitor(sandbox.id).run(
@@ -141,7 +141,7 @@ class Sessions:
         record: ContainerRecord,
         command: tuple[str, ...],
         first_slot: int,
-        procs_paths: tuple[str, ...],
+        join_paths: tuple[str, ...],
         *,
         tty: bool,
         rows: int,
@@ -153,7 +153,7 @@ class Sessions:
         adj = ops.WriteFile(
             ops.HOST, "/proc/self/oom_score_adj", str(record.config.oom_score_adj).encode(), optional=True
         )
-        steps: list[ops.Op] = [ops.JoinCgroup(path) for path in procs_paths]
+        steps: list[ops.Op] = [ops.JoinCgroup(path) for path in join_paths]
         steps += [adj, ops.SessionKeyring(), ops.Setns(_INIT, join, "the container's " + namespace_names(join))]
         if tty:
             root, terminal = first_slot, first_slot + 1

@@ -81,8 +81,8 @@ def container_spec(context: Context, sandbox: SandboxRecord, record: ContainerRe
         layers=image.layers,
         upper=str(directory / "upper"),
         work=str(directory / "work"),
-        cgroup_procs=entry.procs_paths,
-        cgroup_views=tuple((_hierarchy(path), path.removesuffix("/cgroup.procs")) for path in entry.procs_paths),
+        cgroup_joins=entry.join_paths,
+        cgroup_views=tuple((_hierarchy(path), path.removesuffix("/tasks")) for path in entry.join_paths),
         unified_cgroup=context.cgroups.mode == "v2",
         sources=tuple(Source(mount, is_directory=False) for mount in files)
         + tuple(find_source(mount) for mount in config.mounts),

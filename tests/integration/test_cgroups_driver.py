@@ -56,7 +56,7 @@ def run(driver: CgroupDriver) -> Iterator[Run]:
 
     def start(path: str, command: str) -> subprocess.Popen[str]:
         entry = driver.entry(path)
-        files = [*entry.procs_paths, *([f"{entry.directory}/cgroup.procs"] if entry.directory else [])]
+        files = [*entry.join_paths, *([f"{entry.directory}/cgroup.procs"] if entry.directory else [])]
         join = "".join(f"echo 0 > {file} || exit 99; " for file in files)
         child = subprocess.Popen(
             ["sh", "-c", f"{join}echo in; {command}"],
@@ -101,7 +101,7 @@ async def test_make_list_and_remove(driver: CgroupDriver, name: str) -> None:
     assert driver.exists(leaf) and driver.children(f"{name}/burstable") == ["pod1"]
     assert driver.processes(leaf) == []
     entry = driver.entry(leaf)
-    assert all(Path(p).is_file() for p in entry.procs_paths)
+    assert all(Path(p).is_file() for p in entry.join_paths)
     assert bool(entry.directory) == (driver.mode != "v1")
     await driver.remove(name)
     assert not driver.exists(name) and driver.children(name) == []

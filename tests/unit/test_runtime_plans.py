@@ -44,7 +44,7 @@ def spec(**changes: object) -> ContainerSpec:
         layers=("/l/lower", "/l/upper-most"),
         upper="/c/upper",
         work="/c/work",
-        cgroup_procs=("/sys/fs/cgroup/memory/p/c/cgroup.procs",),
+        cgroup_joins=("/sys/fs/cgroup/memory/p/c/tasks",),
         cgroup_views=(("memory", "/sys/fs/cgroup/memory/p/c"),),
         unified_cgroup=False,
         sources=(),

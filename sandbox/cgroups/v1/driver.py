@@ -99,7 +99,7 @@ class V1Driver:
             raise NotFound(f"no cgroup {path}", subject=path)
 
     def entry(self, path: str) -> CgroupEntry:
-        return CgroupEntry(tuple(f"{directory}/cgroup.procs" for directory in self._directories(path)), None)
+        return CgroupEntry(tuple(f"{directory}/tasks" for directory in self._directories(path)), None)
 
     def processes(self, path: str) -> list[int]:
         found: set[int] = set()
