@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from sandbox.network.types import Attachment, HostPort, NetworkConfig, NetworkRe
 
 __all__ = ["Attachment", "HostPort", "NetworkConfig", "NetworkManager", "NetworkResult"]
 
+logger = logging.getLogger(__name__)
+
+_RECONCILE_AT_ONCE = 8
 _BANDWIDTH = {"kubernetes.io/ingress-bandwidth": "ingress", "kubernetes.io/egress-bandwidth": "egress"}
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -75,28 +80,37 @@ class NetworkManager:
 
         One that fails does not hold up the others; it stays in the cache for the next time.
         """
-        removed: list[str] = []
-        valid: list[tuple[str, str]] = []
         networks: dict[str, NetworkList] = {}
-        for container, ifname in list(self._client.cache.entries()):
+        valid: list[tuple[str, str]] = []
+        stale: list[tuple[str, str]] = []
+        for container, ifname in self._client.cache.entries():
             entry = self._client.cache.load(container, ifname)
             if entry is not None and entry.network is not None:
                 networks.setdefault(entry.network.name, entry.network)
-            if container in live_ids:
-                valid.append((container, ifname))
-                continue
-            try:
-                await self._client.delete(self._fallback(True), Invocation(container, ifname, ""))
-            except NetworkError:
-                valid.append((container, ifname))
-                continue
-            removed.append(container)
-        for network in (choose_network(self._config), embedded_network(self._config)):
-            networks.setdefault(network.name, network)
+            (valid if container in live_ids else stale).append((container, ifname))
+        turns = asyncio.Semaphore(_RECONCILE_AT_ONCE)
+
+        async def delete(container: str, ifname: str) -> bool:
+            async with turns:
+                try:
+                    await self._client.delete(self._fallback(True), Invocation(container, ifname, ""))
+                except NetworkError as error:
+                    logger.warning("network of pod sandbox %s was not taken down: %s", container, error)
+                    return False
+                return True
+
+        done = await asyncio.gather(*(delete(*key) for key in stale))
+        valid += [key for key, gone in zip(stale, done, strict=True) if not gone]
+        for network in (self._fallback(True), embedded_network(self._config)):
+            if network is not None:
+                networks.setdefault(network.name, network)
         for network in networks.values():
             if any(self._is_ours_alone(plugin) for plugin in network.plugins):
-                await self._client.collect(network, valid)
-        return removed
+                try:
+                    await self._client.collect(network, valid)
+                except NetworkError as error:
+                    logger.warning("network %s was not cleaned: %s", network.name, error)
+        return [container for (container, _), gone in zip(stale, done, strict=True) if gone]
 
     def _is_ours_alone(self, plugin: dict[str, Any]) -> bool:
         """GC takes from everyone it does not know: nobody else has leases in a directory of ours."""

@@ -358,6 +358,16 @@ async def test_leftovers_of_a_crash(lab: Lab) -> None:
     assert await lab.manager.reconcile({"live"}) == []
 
 
+async def test_a_broken_configuration_does_not_hold_up_reconciliation(lab: Lab) -> None:
+    await lab.pod("dead")
+    (lab.root / "net.d").mkdir()
+    (lab.root / "net.d" / "10.conflist").write_text("{")
+    lab.restart()
+    assert await lab.manager.reconcile(set()) == ["dead"]
+    with pytest.raises(NetworkError, match="not JSON"):
+        lab.manager.status()
+
+
 async def test_a_link_left_by_a_crash_does_not_stop_the_same_pod(lab: Lab) -> None:
     await lab.pod("first")
     run("ip", "link", "add", links.veth_name("sandbox0", "again", "eth0"), "type", "veth", "peer", "name", "y")

@@ -226,8 +226,7 @@ class Leases:
         """A fact to remember for `remove`: what the host was like before. Kept when it is there already."""
         self._connection.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (name, value))
 
-    def remove_file(self) -> None:
-        """Closes and deletes. Idempotent."""
-        self.close()
+    def unlink(self) -> None:
+        """Deletes the file; what is open stays usable until closed. Idempotent."""
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)

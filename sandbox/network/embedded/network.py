@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -265,10 +266,13 @@ class BridgeNetwork:
         """Takes the network off the host; False when somebody is attached. Idempotent."""
         with self._lock, _readable("remove", self.settings.name):
             leases, bridge = self._open()
-            if leases.owners():
-                return False
-            bridge.remove()
-            leases.remove_file()
+            # Nobody, not even another process, may get an address until all is gone.
+            with leases.transaction():
+                if leases.owners():
+                    return False
+                bridge.remove()
+                leases.unlink()
+            leases.close()
             self._opened = None
             return True
 
@@ -285,6 +289,11 @@ def _readable(operation: str, name: str) -> Iterator[None]:
     except NetlinkError as error:
         raise NetworkError(
             f"network {name} could not {error}", code=100, operation=operation, subject=error.what
+        ) from error
+    except (OSError, sqlite3.Error) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise NetworkError(
+            f"network {name} could not do {operation}: {reason}", code=5, operation=operation, subject=name
         ) from error
 
 
