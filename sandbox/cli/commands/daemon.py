@@ -100,16 +100,20 @@ def status(context: CliContext) -> None:
 
 
 @daemon.command()
+@click.option(
+    "--clean", is_flag=True, help="Also remove the bridge, its rules and the parent cgroup; no pod may be left."
+)
 @pass_context
-def stop(context: CliContext) -> None:
+def stop(context: CliContext, clean: bool) -> None:
     """Stop the daemon and wait until it is gone. Pods keep running; the next daemon takes them up again.
 
     \b
     Examples:
       sandbox daemon stop
+      sandbox daemon stop --clean
     """
     client = context.client
-    answer = client.call("POST", target("v1", "shutdown")) or {}
+    answer = client.call("POST", target("v1", "shutdown"), {"clean": True} if clean else None) or {}
     pid = answer.get("pid")
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while client.answers() or (isinstance(pid, int) and _alive(pid)):

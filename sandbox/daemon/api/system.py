@@ -7,8 +7,10 @@ import os
 from aiohttp import web
 
 import sandbox
-from sandbox.daemon.api.app import SERVICES
+from sandbox.daemon.api.app import SERVICES, protect, read_json
 from sandbox.daemon.events import timestamp
+from sandbox.daemon.wiring import Services
+from sandbox.errors import Conflict, InvalidInput
 
 routes = web.RouteTableDef()
 
@@ -31,10 +33,33 @@ async def version(request: web.Request) -> web.Response:
 
 @routes.post("/v1/shutdown")
 async def shutdown(request: web.Request) -> web.Response:
-    """The daemon stops after this answer; pods keep running."""
+    """The daemon stops after this answer; pods keep running. With `clean` there must be none: what they share goes too."""
     services = request.app[SERVICES]
+    body = await read_json(request, {"clean"})
+    if not isinstance(body.get("clean", False), bool):
+        raise InvalidInput(f"clean {body['clean']!r} is not a boolean")
+    if body.get("clean"):
+        await protect(request, _clean(services))
     response = web.json_response({"pid": os.getpid()})
     await response.prepare(request)
     await response.write_eof()
     services.request_stop()
     return response
+
+
+async def _clean(services: Services) -> None:
+    """Takes off the host what pods share and none owns: bridges with their rules, the cgroup above all pods.
+
+    Idempotent. Raises Conflict while there are pods.
+    """
+    pods = services.controller.list(None)
+    if pods:
+        names = sorted(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods)
+        raise Conflict(
+            f"{len(pods)} pods are there, such as {names[0]}",
+            operation="clean the host",
+            subject=names[0],
+            hint="remove them with `sandbox rm -f`",
+        )
+    await services.network.remove_unused()
+    await services.cgroups.remove(services.config.cgroup_parent)
