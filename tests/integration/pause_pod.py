@@ -15,7 +15,7 @@ from sandbox.linux import constants as k
 from sandbox.runtime import ops
 from sandbox.runtime.monitor import ExitRecord, Monitor, PauseBinary, RunRequest, RunResult
 
-PAUSE = Path(__file__).parents[2] / "pause" / "build" / "pause"
+PAUSE = Path(os.environ.get("PAUSE_BINARY") or Path(__file__).parents[2] / "pause" / "build" / "pause")
 ENV = ("PATH=/bin", "HOME=/root")
 LINE = re.compile(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([FP]) (.*)$", re.DOTALL)
 

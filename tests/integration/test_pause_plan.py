@@ -384,11 +384,10 @@ def test_overlay_of_an_old_kernel(tmp_path: Path) -> None:
     """Where fsopen does not exist, the overlay is made by mount(2), in a namespace that nobody sees."""
     here = Path(__file__).parent
     script = OLD_KERNEL.format(path=[str(here.parents[1]), str(here)])
-    before = Path("/proc/self/mounts").read_text()
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("second") and " / overlay rw,nosuid," in done.stdout and done.stdout.endswith("x\n\n")
-    assert Path("/proc/self/mounts").read_text() == before
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 # ---- namespaces and devices ----
@@ -429,7 +428,7 @@ async def test_a_shared_pid_namespace(pod: Pod) -> None:
     await pod.run_plan(ops.Plan(steps, given=("log", "ns")), fds=(pod.log_fd, first.pidfd), pidns_slot=1, clone_flags=0)
     await pod.exit_of("c")
     text = pod.logged("stdout").decode()
-    assert "1 sleep 100" in text and " ps -o" in text
+    assert text.splitlines()[1].startswith("    1 ") and text.splitlines()[1].endswith("sleep 100") and " ps -o" in text
     # The monitor came home: the next child is born in its own PID namespace again.
     await pod.run_plan(ops.Plan((ops.Exec(("/bin/busybox", "sleep", "1")),), given=("log",)), id="home", clone_flags=0)
     pid = next(p.pid for p in await pod.monitor.processes() if p.process_id == "home")
