@@ -101,7 +101,7 @@ def status(context: CliContext) -> None:
 
 @daemon.command()
 @click.option(
-    "--clean", is_flag=True, help="Also remove the bridge, its rules and the parent cgroup; no pod may be left."
+    "--clean", is_flag=True, help="Also remove bridge, rules and parent cgroup; no pod may be left."
 )
 @pass_context
 def stop(context: CliContext, clean: bool) -> None:

@@ -33,7 +33,7 @@ async def version(request: web.Request) -> web.Response:
 
 @routes.post("/v1/shutdown")
 async def shutdown(request: web.Request) -> web.Response:
-    """The daemon stops after this answer; pods keep running. With `clean` there must be none: what they share goes too."""
+    """Stops the daemon; pods keep running. With `clean` there must be none: what they share goes too."""
     services = request.app[SERVICES]
     body = await read_json(request, {"clean"})
     if not isinstance(body.get("clean", False), bool):
