@@ -79,8 +79,11 @@ def container_clone_flags(sandbox: PodSandboxConfig) -> int:
     return k.CLONE_NEWPID if sandbox.namespaces.pid is NamespaceMode.CONTAINER else 0
 
 
-def find_source(mount: Mount) -> Source:
-    """Looks at the host's side of a mount. Raises InvalidInput when there is nothing."""
+def find_source(mount: Mount, *, dry_run: bool = False) -> Source:
+    """Looks at the host's side of a mount. Raises InvalidInput when there is nothing.
+
+    In a dry run nothing of the pod was made: a volume that is to come is taken to be the directory it will be.
+    """
     path = mount.host_path
     if not path.startswith("/") or not mount.container_path.startswith("/"):
         raise InvalidInput(f"a mount needs absolute paths, not {path!r} on {mount.container_path!r}")
@@ -89,6 +92,8 @@ def find_source(mount: Mount) -> Source:
     try:
         mode = Path(path, mount.sub_path.lstrip("/")).stat().st_mode
     except OSError as error:
+        if dry_run and isinstance(error, FileNotFoundError):
+            return Source(mount, is_directory=True)
         raise InvalidInput(
             f"the source {path!r} of the mount on {mount.container_path} cannot be used",
             operation="open the source of a mount",

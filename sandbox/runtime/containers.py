@@ -74,7 +74,7 @@ class Containers:
         image = context.images.resolve(config.image)
         record = self._new_record(sandbox, config, image, self._user(image, config))
         context.cgroups.check(container_resources(record))
-        return compile_for(context, sandbox, record, image)
+        return compile_for(context, sandbox, record, image, dry_run=True)
 
     def _user(self, image: Image, config: ContainerConfig) -> User:
         security = config.security

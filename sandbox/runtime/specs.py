@@ -64,7 +64,9 @@ def _working_dir(path: str) -> str:
     return path
 
 
-def container_spec(context: Context, sandbox: SandboxRecord, record: ContainerRecord, image: Image) -> ContainerSpec:
+def container_spec(
+    context: Context, sandbox: SandboxRecord, record: ContainerRecord, image: Image, *, dry_run: bool = False
+) -> ContainerSpec:
     """Raises InvalidInput for mounts, devices or commands that cannot be."""
     config, security = record.config, record.config.security
     own = frozenset(str(PurePosixPath(m.container_path)) for m in config.mounts)
@@ -85,7 +87,7 @@ def container_spec(context: Context, sandbox: SandboxRecord, record: ContainerRe
         cgroup_views=tuple((_hierarchy(path), path.removesuffix("/tasks")) for path in entry.join_paths),
         unified_cgroup=context.cgroups.mode == "v2",
         sources=tuple(Source(mount, is_directory=False) for mount in files)
-        + tuple(find_source(mount) for mount in config.mounts),
+        + tuple(find_source(mount, dry_run=dry_run) for mount in config.mounts),
         devices=tuple(find_device(device)[0] for device in config.devices),
         readonly_rootfs=security.readonly_rootfs,
         privileged=security.privileged,
@@ -98,8 +100,10 @@ def container_spec(context: Context, sandbox: SandboxRecord, record: ContainerRe
     )
 
 
-def compile_for(context: Context, sandbox: SandboxRecord, record: ContainerRecord, image: Image) -> Plan:
-    return compile_container(container_spec(context, sandbox, record, image))
+def compile_for(
+    context: Context, sandbox: SandboxRecord, record: ContainerRecord, image: Image, *, dry_run: bool = False
+) -> Plan:
+    return compile_container(container_spec(context, sandbox, record, image, dry_run=dry_run))
 
 
 def _hierarchy(procs_path: str) -> str:

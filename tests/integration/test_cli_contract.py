@@ -1,16 +1,19 @@
-"""The command line against a daemon of its own: the contract that the fake is held to, and what the fake cannot show."""
+"""The command line against a daemon of its own: the contract that the fake is held to, and what no fake can show."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,19 +28,6 @@ from cli_contract import CONTRACT, SLEEPER, Result, write  # noqa: E402
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods need root")
 
 NUMBER = os.getpid() % 200
-CLEAN = """
-import asyncio
-from sandbox.cgroups.detect import detect
-from sandbox.daemon import config, wiring
-from sandbox.network.manager import NetworkManager
-async def main():
-    settings = config.load()
-    network = NetworkManager(wiring._network_config(settings))
-    await network.remove_unused()
-    network.close()
-    await detect().remove(settings.cgroup_parent)
-asyncio.run(main())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +47,9 @@ def environment() -> Iterator[dict[str, str]]:
     pods = call(environment, "ps", "-a", "-A", "-o", "name").out.split()
     if pods:
         call(environment, "rm", "-f", *pods)
-    call(environment, "daemon", "stop")
-    cleaned = subprocess.run([sys.executable, "-c", CLEAN], env=environment, capture_output=True, text=True)
+    cleaned = call(environment, "daemon", "stop", "--clean")
     shutil.rmtree(folder)
-    assert cleaned.returncode == 0, cleaned.stderr
+    assert cleaned.code == 0, cleaned
     assert not Path(f"/sys/class/net/sbcli{NUMBER}").exists()
     assert not list(Path("/sys/fs/cgroup").glob(f"*/sandbox-cli-{NUMBER}"))
 
@@ -146,10 +135,6 @@ class Terminal:
         self.text = ""
 
     def resize(self, rows: int, columns: int) -> None:
-        import fcntl
-        import struct
-        import termios
-
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: str) -> None:

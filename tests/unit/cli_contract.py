@@ -23,6 +23,17 @@ spec:
     image: localhost/busybox
     command: [sh, -c, "echo one; echo two; echo three; exec sleep 1000"]
 """
+CONFIGURED = """\
+    volumeMounts: [{{name: page, mountPath: /www}}]
+  volumes:
+  - name: page
+    configMap: {{name: page}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: page}}
+data: {{index.html: hello}}
+"""
 ENDING = """\
 apiVersion: v1
 kind: Pod
@@ -128,7 +139,7 @@ def wrong_manifests(sandbox: Sandbox, folder: Path) -> None:
 
 
 def dry_run_does_nothing(sandbox: Sandbox, folder: Path) -> None:
-    result = sandbox("run", "--dry-run", write(folder, SLEEPER, name="dry"))
+    result = sandbox("run", "--dry-run", write(folder, SLEEPER + CONFIGURED, name="dry"))
     assert result.code == 0, result
     assert "pod/dry" in result.out
     assert "exec" in result.out

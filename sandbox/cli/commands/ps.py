@@ -59,7 +59,8 @@ def _table(pods: list[Any], *, wide: bool, namespaces: bool) -> list[str]:
     now = time.time()
     names = header(wide=wide, namespace=namespaces)
     rows = [row(pod, now, wide=wide, namespace=namespaces) for pod in pods]
-    return table(names, rows, columns=width(), status=names.index("STATUS"))
+    # What was asked for in full is not cut.
+    return table(names, rows, columns=None if wide else width(), status=names.index("STATUS"))
 
 
 def _watch(context: CliContext, path: str, pods: list[Any], namespace: str) -> None:

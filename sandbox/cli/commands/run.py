@@ -15,7 +15,7 @@ from sandbox.cli.podview import addresses_of, status_of
 from sandbox.cli.progress import StatusLine
 from sandbox.cli.report import print_errors
 from sandbox.cli.start import client_with_daemon
-from sandbox.cli.style import style, width
+from sandbox.cli.style import clean, style, width
 
 
 class Outcome:
@@ -140,7 +140,7 @@ def _print(context: CliContext, outcome: Outcome, wait: str, *, timeline: bool) 
         return
     for plan in outcome.plans:
         title = f"pod/{plan['pod']}" + (f" container {plan['container']}" if plan.get("container") else "")
-        emit([style(title, bold=True), *(f"  {step}" for step in plan["lines"])])
+        emit([style(title, bold=True), *(f"  {clean(step)}" for step in plan["lines"])])
     if context.output == "name":
         emit([f"pod/{pod['metadata']['name']}" for pod in pods])
         return

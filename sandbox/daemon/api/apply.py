@@ -97,7 +97,8 @@ async def apply(request: web.Request) -> web.StreamResponse:
         wanted = parse_apply(await read_json(request, keys))
         objects = await load_objects(services, wanted.files, wanted.namespace, check_references=True)
     if wanted.dry_run:
-        return await stream_ndjson(request, _plans(services, objects))
+        plans = _plans(services, objects)  # all of them before the answer begins: an error must be one
+        return await stream_ndjson(request, _each(plans))
     begun = services.events.last_sequence()
     pods = await services.controller.apply(
         objects, timeline, wait=wanted.wait != "none", remove_when_done=wanted.remove
@@ -110,14 +111,20 @@ async def apply(request: web.Request) -> web.StreamResponse:
         raise
 
 
-async def _plans(services: Services, objects: list[KubeObject]) -> AsyncIterator[dict[str, Any]]:
+def _plans(services: Services, objects: list[KubeObject]) -> list[dict[str, Any]]:
+    plans: list[dict[str, Any]] = []
     for preview in services.controller.preview(objects):
         plan = services.runtime.sandbox_plan(preview.sandbox)
-        yield {"type": "plan", "pod": preview.name, "container": "", "lines": plan.describe()}
+        plans.append({"type": "plan", "pod": preview.name, "container": "", "lines": plan.describe()})
         for container in preview.containers:
             plan = services.runtime.container_plan(preview.sandbox, container)
-            yield {"type": "plan", "pod": preview.name, "container": container.name, "lines": plan.describe()}
-    yield {"type": "end", "exitCode": 0}
+            plans.append({"type": "plan", "pod": preview.name, "container": container.name, "lines": plan.describe()})
+    return [*plans, {"type": "end", "exitCode": 0}]
+
+
+async def _each(items: Sequence[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    for item in items:
+        yield item
 
 
 async def _outcome(
