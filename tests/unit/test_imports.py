@@ -15,6 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"errors", "timeline", "__init__"}
 """Anyone may import these; they import nothing of ours."""
 
+LEAF_MODULES = {"sandbox.manifest.quantity"}
+"""As the leaves: Kubernetes' quantities are arithmetic, not manifests."""
+
 MAY_IMPORT: dict[str, set[str]] = {
     "store": set(),
     "linux": {"store"},
@@ -26,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pods": {"runtime", "manifest", "cgroups", "images", "network", "linux", "store"},
     "daemon": {"pods", "runtime", "manifest", "cgroups", "images", "network", "linux", "store"},
     "cli": {"manifest", "experiments"},
-    "experiments": {"cli"},
+    "experiments": {"cli", "manifest"},
 }
 """Rooms and what they may use: cli → (HTTP) → daemon → pods → runtime → the rest → store."""
 
@@ -44,6 +47,10 @@ EXCEPTIONS: set[tuple[str, str]] = set()
 """(file below sandbox/, module): each one has its reason beside it."""
 
 MAX_LINES = 420
+LONGER = {
+    "runtime/ops.py": 800,  # one dataclass an operation: all of the wire format on one page
+    "runtime/monitor.py": 560,  # one class, one connection
+}
 MAX_FUNCTION_LINES = 75
 
 
@@ -72,7 +79,7 @@ def violations(path: Path) -> list[str]:
         parts = module.split(".")
         if parts[0] != "sandbox" or len(parts) == 1 or parts[1] in LEAVES or parts[1] == room:
             continue
-        if room == "cli" and module in CLI_MAY_USE_OF_THE_DAEMON:
+        if module in LEAF_MODULES or (room in ("cli", "experiments") and module in CLI_MAY_USE_OF_THE_DAEMON):
             continue
         if (str(path.relative_to(PACKAGE)), module) in EXCEPTIONS:
             continue
@@ -128,9 +135,7 @@ def test_only_linux_uses_ctypes_and_only_manifest_and_pods_know_kubernetes(path:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_and_functions_stay_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    if path.name == "ops.py":
-        return  # one dataclass an operation, all of the wire format on one page
-    assert text.count("\n") <= MAX_LINES
+    assert text.count("\n") <= LONGER.get(str(path.relative_to(PACKAGE)), MAX_LINES)
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION_LINES, f"{node.name} is too long"

@@ -43,8 +43,9 @@ def build_app(services: Services) -> web.Application:
 
 async def _finish_tasks(app: web.Application) -> None:
     """What was begun is finished: a stop of the daemon must not leave an operation half done where it can be helped."""
-    if app[TASKS]:
-        await asyncio.wait(set(app[TASKS]), timeout=10.0)
+    tasks = app[TASKS]
+    if tasks:
+        await asyncio.wait(tasks, timeout=10.0)
 
 
 @web.middleware
