@@ -49,7 +49,7 @@ static void undo_privileges(const struct monitor *m)
             close(fd);
         }
     }
-    (void)setrlimit(RLIMIT_NOFILE, &m->nofile);
+    (void)sys_prlimit(RLIMIT_NOFILE, &m->nofile);
 }
 
 _Noreturn static void child_main(const struct monitor *m, const struct birth *birth)

@@ -13,6 +13,9 @@
 #include "fds.h"
 #include "monitor.h"
 #include "sys.h"
+#include "text.h"
+
+#define RECORD_NAME (PROCESS_ID_BYTES + 16)
 
 struct process *process_find(struct monitor *m, const char *id)
 {
@@ -301,21 +304,48 @@ void report_event(struct monitor *m, struct process *p)
 
 /* ---- exit ---- */
 
+/* "exits/<prefix><id><suffix>" */
+static void record_name(char name[RECORD_NAME], const char *prefix, const char *id, const char *suffix)
+{
+    struct text text = {.bytes = name, .size = RECORD_NAME};
+    text_add(&text, "exits/");
+    text_add(&text, prefix);
+    text_add(&text, id);
+    text_add(&text, suffix);
+}
+
+static void describe_exit(struct text *text, const struct process *p)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {
+        {", \"pid\": ", (uint64_t)p->pid},       {", \"code\": ", (uint64_t)p->code},
+        {", \"signal\": ", (uint64_t)p->signal}, {", \"time_ns\": ", p->time_ns},
+        {", \"started_ns\": ", p->started_ns},
+    };
+    text_add(text, "{\"process_id\": \"");
+    text_add(text, p->id);
+    text_add(text, "\"");
+    for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        text_add(text, numbers[i].name);
+        text_add_number(text, numbers[i].value);
+    }
+    text_add(text, "}\n");
+}
+
 /* A file that is there whole or not at all, before anybody is told. */
 static void write_exit_record(struct monitor *m, const struct process *p)
 {
-    char temporary[PROCESS_ID_BYTES + 16];
-    char name[PROCESS_ID_BYTES + 16];
-    char text[512];
-    snprintf(temporary, sizeof temporary, "exits/.%s.new", p->id);
-    snprintf(name, sizeof name, "exits/%s", p->id);
-    int length = snprintf(text, sizeof text,
-                          "{\"process_id\": \"%s\", \"pid\": %d, \"code\": %d, \"signal\": %d, \"time_ns\": %llu, "
-                          "\"started_ns\": %llu}\n",
-                          p->id, p->pid, p->code, p->signal, (unsigned long long)p->time_ns,
-                          (unsigned long long)p->started_ns);
+    char temporary[RECORD_NAME];
+    char name[RECORD_NAME];
+    char bytes[512];
+    struct text text = TEXT(bytes);
+    record_name(temporary, ".", p->id, ".new");
+    record_name(name, "", p->id, "");
+    describe_exit(&text, p);
     int fd = openat(m->state_dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool written = fd >= 0 && write(fd, text, (size_t)length) == length;
+    bool written = fd >= 0 && write(fd, text.bytes, text.used) == (ssize_t)text.used;
     int error = errno;
     if (fd >= 0)
         close(fd);
@@ -325,8 +355,8 @@ static void write_exit_record(struct monitor *m, const struct process *p)
 
 bool exit_record_remove(struct monitor *m, const char *id)
 {
-    char name[PROCESS_ID_BYTES + 16];
-    snprintf(name, sizeof name, "exits/%s", id);
+    char name[RECORD_NAME];
+    record_name(name, "", id, "");
     return unlinkat(m->state_dir, name, 0) == 0 || errno == ENOENT;
 }
 
@@ -380,14 +410,15 @@ void kill_everything(struct monitor *m)
     ssize_t got = read(fd, text, sizeof text - 1);
     close(fd);
     text[got > 0 ? got : 0] = '\0';
-    char *next = text;
-    for (;;) {
-        char *end;
-        long pid = strtol(next, &end, 10);
-        if (end == next || *end == '\0') /* the last may be cut in two: its turn comes with the next call */
-            return;
+    pid_t pid = 0;
+    for (const char *next = text; *next != '\0'; next++) {
+        if (*next >= '0' && *next <= '9') {
+            pid = pid * 10 + (*next - '0');
+            continue;
+        }
+        /* Only what a space follows: the last may be cut in two, its turn comes with the next call. */
         if (pid > 1)
-            (void)kill((pid_t)pid, SIGKILL);
-        next = end;
+            (void)kill(pid, SIGKILL);
+        pid = 0;
     }
 }

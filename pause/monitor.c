@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -23,6 +22,7 @@
 #include <time.h>
 
 #include "sys.h"
+#include "text.h"
 
 #define TICK_MS 100   /* while something has a deadline */
 #define QUIET_MS 1000 /* after which buffers are given back */
@@ -38,12 +38,17 @@ uint64_t clock_ns(clockid_t clock)
 void complain(struct monitor *m, const char *what, int error)
 {
     char line[160];
+    struct text text = TEXT(line);
     int fd = openat(m->state_dir, "monitor.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return;
-    int length = snprintf(line, sizeof line, "%llu %s (errno %d)\n", (unsigned long long)clock_ns(CLOCK_REALTIME), what,
-                          error);
-    (void)!write(fd, line, (size_t)length < sizeof line ? (size_t)length : sizeof line - 1);
+    text_add_number(&text, clock_ns(CLOCK_REALTIME));
+    text_add(&text, " ");
+    text_add(&text, what);
+    text_add(&text, " (errno ");
+    text_add_number(&text, (uint64_t)error);
+    text_add(&text, ")\n");
+    (void)!write(fd, text.bytes, text.used);
     close(fd);
 }
 
@@ -175,7 +180,7 @@ static void raise_descriptor_limit(struct monitor *m)
     if (getrlimit(RLIMIT_NOFILE, &m->nofile) < 0)
         return;
     struct rlimit most = {.rlim_cur = m->nofile.rlim_max, .rlim_max = m->nofile.rlim_max};
-    (void)setrlimit(RLIMIT_NOFILE, &most);
+    (void)sys_prlimit(RLIMIT_NOFILE, &most);
 }
 
 static void detach_stdio(void)

@@ -6,14 +6,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "interpret.h"
 #include "sys.h"
+#include "text.h"
 
 #define OPTION_BYTES 256 /* fsconfig(2) copies no longer string, the NUL included */
 #define MOUNT_OPTIONS 4096
+#define SPECIAL ":,\\" /* what overlay splits its options at */
 
 /* A path as an option, by way of a descriptor when it is too long to be one. */
 static int set_path(int fs, const char *key, const char *path)
@@ -21,10 +22,12 @@ static int set_path(int fs, const char *key, const char *path)
     if (strlen(path) < OPTION_BYTES)
         return sys_fsconfig(fs, FSCONFIG_SET_STRING, key, path, 0);
     char link[32];
+    struct text name = TEXT(link);
     int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -1;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    text_add(&name, "/proc/self/fd/");
+    text_add_number(&name, (uint64_t)fd);
     int result = sys_fsconfig(fs, FSCONFIG_SET_STRING, key, link, 0);
     int error = errno;
     close(fd);
@@ -79,31 +82,12 @@ static size_t common_directory(const char *paths, uint64_t count)
     return length;
 }
 
-/* Appends `path` with the characters escaped that overlay's option parser splits at. */
-static size_t append_path(char *options, size_t used, const char *path)
-{
-    for (; *path != '\0' && used < MOUNT_OPTIONS - 2; path++) {
-        if (*path == ':' || *path == ',' || *path == '\\')
-            options[used++] = '\\';
-        options[used++] = *path;
-    }
-    options[used] = '\0';
-    return used;
-}
-
-static size_t append(char *options, size_t used, const char *text)
-{
-    for (; *text != '\0' && used < MOUNT_OPTIONS - 1; text++)
-        options[used++] = *text;
-    options[used] = '\0';
-    return used;
-}
-
 /* In the private mount namespace: mount at the common directory, clone, forget. */
 static int attached_clone(const struct plan *plan, const struct plan_op *op)
 {
     char directory[PATH_MAX];
     char options[MOUNT_OPTIONS];
+    struct text data = TEXT(options);
     const char *lower = plan_string(plan, op, 0);
     size_t prefix = common_directory(lower, op->a);
     if (prefix == 0 || prefix >= sizeof directory) {
@@ -112,18 +96,18 @@ static int attached_clone(const struct plan *plan, const struct plan_op *op)
     }
     memcpy(directory, lower, prefix);
     directory[prefix] = '\0';
-    size_t used = append(options, 0, "lowerdir=");
+    text_add(&data, "lowerdir=");
     for (uint64_t i = 0; i < op->a; i++, lower = next_item(lower)) {
-        used = append(options, used, i > 0 ? ":" : "");
-        used = append_path(options, used, lower[prefix] != '\0' ? lower + prefix : ".");
+        text_add(&data, i > 0 ? ":" : "");
+        text_add_escaped(&data, lower[prefix] != '\0' ? lower + prefix : ".", SPECIAL);
     }
     if (plan_string(plan, op, 1) != NULL) {
-        used = append(options, used, ",upperdir=");
-        used = append_path(options, used, plan_string(plan, op, 1));
-        used = append(options, used, ",workdir=");
-        used = append_path(options, used, plan_string(plan, op, 2));
+        text_add(&data, ",upperdir=");
+        text_add_escaped(&data, plan_string(plan, op, 1), SPECIAL);
+        text_add(&data, ",workdir=");
+        text_add_escaped(&data, plan_string(plan, op, 2), SPECIAL);
     }
-    if (used >= MOUNT_OPTIONS - 2) {
+    if (data.truncated) {
         errno = E2BIG;
         return -1;
     }

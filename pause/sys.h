@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -99,6 +100,12 @@ static inline int sys_default_action(int signal)
 {
     const uint64_t action[4] = {0}; /* struct sigaction of the kernel: SIG_DFL, no flags */
     return (int)syscall(SYS_rt_sigaction, signal, action, NULL, sizeof(uint64_t));
+}
+
+/* On 64-bit machines struct rlimit is the kernel's own. */
+static inline int sys_prlimit(int resource, const struct rlimit *limit)
+{
+    return (int)syscall(SYS_prlimit64, 0, resource, limit, NULL);
 }
 
 static inline int sys_pidfd_send_signal(int pidfd, int signal)
