@@ -36,7 +36,7 @@ static const struct rule rules[OP_CODE_END] = {
     [OP_UNSHARE] = {1, UNUSED, UNUSED, A, 0, {ABSENT}},
     [OP_ROOT_PROPAGATION] = {1, UNUSED, UNUSED, A, 0, {ABSENT}},
     [OP_OPEN_TREE] = {1, SLOT, SLOT_OR_NONE, A, 0, {TEXT, TEXT_OPT}},
-    [OP_OVERLAY] = {1, SLOT, UNUSED, A | B, 0, {LIST_A, TEXT_OPT, TEXT_OPT}},
+    [OP_OVERLAY] = {1, SLOT, UNUSED, A | B, OVERLAY_VOLATILE, {LIST_A, TEXT_OPT, TEXT_OPT}},
     [OP_FILESYSTEM] = {1, SLOT, UNUSED, A | B, 0, {TEXT, LIST_A, TEXT_OPT}},
     [OP_MOUNT_SETATTR] = {1, SLOT, SLOT_OR_NONE, A | B | C, MOUNT_SETATTR_RECURSIVE, {ABSENT}},
     [OP_MOVE_MOUNT] = {1, SLOT, SLOT_OR_NONE, 0,
@@ -137,7 +137,8 @@ static bool meaning_ok(const struct plan_op *op, bool last)
     case OP_EXEC:
         return op->a > 0 && (op->flags & FLAG_OPTIONAL) == 0;
     case OP_OVERLAY:
-        return op->a > 0 && (op->strings[1].offset != 0) == (op->strings[2].offset != 0);
+        return op->a > 0 && (op->strings[1].offset != 0) == (op->strings[2].offset != 0) &&
+               (op->strings[1].offset != 0 || (op->flags & OVERLAY_VOLATILE) == 0);
     case OP_DUP:
         return op->a <= 2;
     case OP_MARK:

@@ -56,6 +56,8 @@ static int by_descriptor(const struct plan *plan, const struct plan_op *op, bool
         result = set_path(fs, "upperdir", upper);
     if (result == 0 && work != NULL)
         result = set_path(fs, "workdir", work);
+    if (result == 0 && (op->flags & OVERLAY_VOLATILE) != 0)
+        result = sys_fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
     if (result == 0)
         result = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
     if (result == 0)
@@ -107,6 +109,8 @@ static int attached_clone(const struct plan *plan, const struct plan_op *op)
         text_add(&data, ",workdir=");
         text_add_escaped(&data, plan_string(plan, op, 2), SPECIAL);
     }
+    if ((op->flags & OVERLAY_VOLATILE) != 0)
+        text_add(&data, ",volatile");
     if (data.truncated) {
         errno = E2BIG;
         return -1;

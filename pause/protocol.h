@@ -66,6 +66,7 @@ enum op_code {
 #define MOVE_MOUNT_PLAIN_PATH 4 /* no symbolic link anywhere in the path */
 #define WRITE_FILE_CREATE 1
 #define PTY_CONSOLE 1
+#define OVERLAY_VOLATILE 1
 
 struct plan_header {
     uint32_t magic;

@@ -171,7 +171,9 @@ class Overlay(Op):
     """A detached overlay mount in slot `fd`. `lowers` are absolute host paths, topmost first.
 
     `attr_flags` are MOUNT_ATTR_*. An empty `upper` makes it read-only. Where the kernel lacks `lowerdir+` (before
-    6.5) the interpreter falls back to mount(2) with short relative paths.
+    6.5) the interpreter falls back to mount(2) with short relative paths. A `volatile` overlay never waits for the
+    disk: neither fsync(2) inside nor the unmount when the container ends, which otherwise holds its exit up until the
+    whole file system below `upper` is synced. The same `upper` and `work` can then not be mounted again.
     """
 
     code: ClassVar[int] = 6
@@ -180,10 +182,12 @@ class Overlay(Op):
     upper: str = ""
     work: str = ""
     attr_flags: int = 0
+    volatile: bool = False
 
     def record(self) -> Record:
         return Record(
             self.code,
+            flags=1 if self.volatile else 0,
             fd=self.fd,
             a=len(self.lowers),
             b=self.attr_flags,

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -591,3 +592,16 @@ async def test_two_requests_at_once(pod: Pod) -> None:
     assert first.pid != second.pid
     os.close(first.pidfd)
     os.close(second.pidfd)
+
+
+async def test_a_volatile_overlay(pod: Pod, tmp_path: Path) -> None:
+    """It says so in the table of mounts, and its upper is not to be used a second time."""
+    steps = tuple(
+        replace(op, volatile=True) if isinstance(op, ops.Overlay) else op for op in pod.plan("cat /proc/mounts").ops
+    )
+    await pod.run_plan(ops.Plan(steps, given=("log",)))
+    await pod.exit_of("c")
+    assert b",volatile" in pod.logged("stdout").splitlines()[0]
+    with pytest.raises(PlanError) as caught:
+        await pod.run_plan(ops.Plan(steps, given=("log",)), id="again")
+    assert caught.value.operation.startswith("overlay")

@@ -11,7 +11,7 @@ EVERY_OPERATION: tuple[ops.Op, ...] = (
     ops.RootPropagation(0x44000, "private"),
     ops.OpenTree(2, "/srv/data", 1),
     ops.OpenTree(2, "data", 1, at=1, sub_path="a/b"),
-    ops.Overlay(3, ("/layers/2", "/layers/1"), "/upper", "/work"),
+    ops.Overlay(3, ("/layers/2", "/layers/1"), "/upper", "/work", volatile=True),
     ops.Overlay(3, ("/layers/1",), attr_flags=1),
     ops.Filesystem(4, "tmpfs", ("size=64k", "noswap"), 2, "tmpfs"),
     ops.Filesystem(4, "proc"),
