@@ -47,7 +47,7 @@ static int by_descriptor(const struct plan *plan, const struct plan_op *op, bool
         *old_kernel = errno == ENOSYS;
         return -1;
     }
-    int result = 0;
+    int result = sys_fsconfig(fs, FSCONFIG_SET_STRING, "source", "overlay", 0); /* what /proc/mounts says first */
     for (uint64_t i = 0; result == 0 && i < op->a; i++, lower = next_item(lower)) {
         result = set_path(fs, "lowerdir+", lower);
         *old_kernel = result < 0 && i == 0 && errno == EINVAL;

@@ -601,7 +601,7 @@ async def test_a_volatile_overlay(pod: Pod, tmp_path: Path) -> None:
     )
     await pod.run_plan(ops.Plan(steps, given=("log",)))
     await pod.exit_of("c")
-    assert b",volatile" in pod.logged("stdout").splitlines()[0]
+    assert b"volatile" in pod.logged("stdout").splitlines()[0]
     with pytest.raises(PlanError) as caught:
         await pod.run_plan(ops.Plan(steps, given=("log",)), id="again")
     assert caught.value.operation.startswith("overlay")
