@@ -258,7 +258,7 @@ _CAPABILITIES = {
 
 def check_directories(config: Config) -> list[Check]:
     results = []
-    for name, path in (("root", config.root), ("run directory", config.run_dir)):
+    for name, path in (("state directory", config.root), ("run directory", config.run_dir)):
         place = next(p for p in (path, *path.parents) if p.exists())
         if not os.access(place, os.W_OK):
             results.append(Check(name, FAIL, f"{place} is not writable", f"choose another {name}"))

@@ -10,8 +10,9 @@ from typing import Any
 from aiohttp import web
 
 from sandbox.daemon.api.app import SERVICES, background, number, protect, read_json, stream_ndjson
+from sandbox.daemon.api.system import clean_if_idle
 from sandbox.daemon.wiring import Services
-from sandbox.errors import InvalidInput, NotFound, SandboxError
+from sandbox.errors import DaemonUnavailable, InvalidInput, NotFound, SandboxError
 from sandbox.manifest import KubeObject, load_manifests
 from sandbox.pods.controller import AppliedPod
 from sandbox.pods.status import exit_code
@@ -136,14 +137,16 @@ async def _outcome(
     tasks = [asyncio.create_task(_await_pod(services, wanted, pod, queue)) for pod in pods]
     if wanted.wait != "none":
         tasks.append(asyncio.create_task(_progress(services, pods, begun, queue)))
+        tasks.append(asyncio.create_task(_await_stop(services, queue)))
     try:
         left = len(pods)
-        while left:
+        while left > 0:
             item = await queue.get()
             if item is None:
                 left -= 1
             elif item["type"] == "end":
                 code = code or item["exitCode"]
+                left = 0 if item.get("all") else left
             else:
                 yield item
     finally:
@@ -162,7 +165,7 @@ async def _await_pod(
         if wanted.wait == "none":
             body = controller.get(pod.namespace, pod.name)
         else:
-            body = await controller.wait(pod.namespace, pod.name, wanted.wait, wanted.timeout_s)
+            body = await controller.wait(pod.namespace, pod.name, wanted.wait, wanted.timeout_s, uid=pod.uid)
         queue.put_nowait({"type": "pod", "pod": body})
         if wanted.wait == "done":
             queue.put_nowait({"type": "end", "exitCode": exit_code(body)})
@@ -172,6 +175,14 @@ async def _await_pod(
     finally:
         queue.put_nowait({"type": "timeline", "pod": pod.name, "spans": pod.timeline.to_json()})
         queue.put_nowait(None)
+
+
+async def _await_stop(services: Services, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
+    """Ends all waiting when the daemon is asked to stop."""
+    await services.stop_requested()
+    error = DaemonUnavailable("the daemon was stopped; the pods go on", operation="wait")
+    queue.put_nowait({"type": "error", "pod": "", "error": error.to_json()})
+    queue.put_nowait({"type": "end", "exitCode": error.exit_code, "all": True})
 
 
 async def _progress(
@@ -202,4 +213,5 @@ async def down(request: web.Request) -> web.Response:
     objects = await load_objects(services, parse_files(body), parse_namespace(body), check_references=False)
     gone = await protect(request, services.controller.down(objects, grace_s=grace_s))
     pods = [name.rpartition("/")[2] for name in gone if name.startswith("Pod/")]
+    await protect(request, clean_if_idle(services))
     return web.json_response({"removed": pods, "objects": gone})

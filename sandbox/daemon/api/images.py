@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 from aiohttp import web
 
@@ -38,14 +38,24 @@ async def list_images(request: web.Request) -> web.Response:
 async def load(request: web.Request) -> web.Response:
     """The body is spooled to an unnamed file first: a client that stalls or breaks off holds up nobody."""
     services = request.app[SERVICES]
-    with tempfile.TemporaryFile(dir=services.config.root) as spool:
+    spool = tempfile.TemporaryFile(dir=services.config.root)  # noqa: SIM115 - `_load` closes it, maybe after us
+    try:
         await _spool(request, spool, services.config.image_max_bytes)
-        images = await protect(request, services.images.load(spool, name=request.query.get("name", "")))
-    for image in images:
-        services.events.record(
-            "Loaded", f"loaded image {image.id}", kind="Image", name=image.names[0] if image.names else image.id
-        )
+    except BaseException:
+        spool.close()
+        raise
+    images = await protect(request, _load(services, spool, request.query.get("name", "")))
     return web.json_response({"loaded": [image_json(image) for image in images]})
+
+
+async def _load(services: Services, spool: IO[bytes], name: str) -> list[Image]:
+    """Owns `spool`."""
+    with spool:
+        images = await services.images.load(cast("BinaryIO", spool), name=name)
+    for image in images:
+        label = image.names[0] if image.names else image.id
+        services.events.record("Loaded", f"loaded image {image.id}", kind="Image", name=label)
+    return images
 
 
 async def _spool(request: web.Request, spool: IO[bytes], limit: int) -> None:

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from sandbox.cgroups.driver import CgroupStats
 from sandbox.daemon.api.app import SERVICES
-from sandbox.daemon.events import timestamp
 from sandbox.daemon.wiring import Services
 from sandbox.errors import SandboxError
 
@@ -52,7 +51,7 @@ def _containers(services: Services, pod_sandbox_id: str) -> list[dict[str, Any]]
 def stats_json(stats: CgroupStats) -> dict[str, Any]:
     """Absent keys: not measured on this host, or no limit."""
     values: dict[str, Any] = {
-        "time": timestamp(stats.time_ns),
+        "timeNanoseconds": stats.time_ns,
         "cpuNanoseconds": stats.cpu_usage_ns,
         "cpuUserNanoseconds": stats.cpu_user_ns,
         "cpuSystemNanoseconds": stats.cpu_system_ns,

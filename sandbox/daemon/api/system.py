@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -10,7 +11,7 @@ import sandbox
 from sandbox.daemon.api.app import SERVICES, protect, read_json
 from sandbox.daemon.events import timestamp
 from sandbox.daemon.wiring import Services
-from sandbox.errors import Conflict, InvalidInput
+from sandbox.errors import Conflict, DeadlineExceeded, InvalidInput
 
 routes = web.RouteTableDef()
 
@@ -63,3 +64,14 @@ async def _clean(services: Services) -> None:
         )
     await services.network.remove_unused()
     await services.cgroups.remove(services.config.cgroup_parent)
+
+
+async def clean_if_idle(services: Services) -> None:
+    """The same after the last pod went; a pod that comes meanwhile keeps what it needs. Idempotent."""
+    if services.runtime.list_pod_sandboxes() or services.controller.list(None):
+        return
+    await services.network.remove_unused()
+    if services.runtime.list_pod_sandboxes() or services.controller.list(None):
+        return
+    with suppress(DeadlineExceeded):
+        await services.cgroups.remove(services.config.cgroup_parent, timeout=0)
