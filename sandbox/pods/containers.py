@@ -31,6 +31,7 @@ class ContainerSteps:
         self._record = record
         self._events = PodEvents(context.on_event, record)
         self._pod = pod
+        self._told_of_memory: set[str] = set()
         self._specs: dict[str, Container] = {c.name: c for c in pod.containers}
 
     def store(self) -> None:
@@ -60,6 +61,19 @@ class ContainerSteps:
         else:
             return False
         return True
+
+    def out_of_memory(self, container_id: str) -> None:
+        """Told once an instance: a container whose workers are killed again and again does not fill the log."""
+        for container in self._record.containers:
+            if container.container_id == container_id and container.termination is None:
+                self._tell_of_memory(container)
+
+    def _tell_of_memory(self, container: ContainerRecord) -> None:
+        if container.container_id not in self._told_of_memory:
+            self._told_of_memory &= {c.container_id for c in self._record.containers}
+            self._told_of_memory.add(container.container_id)
+            sentence = f"Memory limit reached: the kernel killed a process of container {container.name}"
+            self._events.warning("OOMKilling", sentence, container.name)
 
     def needs_start(self, container: ContainerRecord) -> bool:
         return not container.running and policy.will_restart(self._record, container)
@@ -152,9 +166,7 @@ class ContainerSteps:
         if termination.signal:
             sentence += f" (signal {termination.signal})"
         if termination.reason == "OOMKilled":
-            self._events.warning(
-                "OOMKilling", f"Memory limit reached: killed container {container.name}", container.name
-            )
+            self._tell_of_memory(container)
         report = self._events.warning if termination.exit_code else self._events.normal
         report("Exited", sentence, container.name)
 

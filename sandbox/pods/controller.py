@@ -34,6 +34,8 @@ from sandbox.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
+REMEMBERED_PODS = 256
+
 ChangeCallback = Callable[[str, str], None]
 
 
@@ -74,6 +76,8 @@ class PodController:
         )
         self._workers: dict[tuple[str, str], PodWorker] = {}
         self._by_sandbox: dict[str, PodWorker] = {}
+        self._gone: dict[str, PodWorker] = {}
+        """By uid, the last that went: whoever applied them may not have begun to wait yet."""
         self._subscribers: list[ChangeCallback] = []
         self._orphans = Orphans(runtime, settings, self._volumes)
         runtime.subscribe(self._runtime_event)
@@ -209,20 +213,23 @@ class PodController:
         return None if data is None else frozenset(data)
 
     def images_in_use(self) -> set[str]:
-        """References and ids of images that pods which are not over name."""
+        """References and ids of the images of all pods, also of those that have ended."""
         used: set[str] = set()
         for worker in self._workers.values():
             used |= {c.image_id for c in worker.record.containers if c.image_id}
             used |= {c.image or "" for c in worker.pod.containers}
         return used
 
-    async def wait(self, namespace: str, name: str, condition: str, timeout_s: float | None = None) -> dict[str, Any]:
+    async def wait(
+        self, namespace: str, name: str, condition: str, timeout_s: float | None = None, *, uid: str = ""
+    ) -> dict[str, Any]:
         """The Pod object once it is `ready` (or has succeeded) or `done` (finished or stopped, and cleared away).
 
+        `uid` means this very pod, even if it has come and gone before the call.
         Raises NotFound, DeadlineExceeded, the error of a failed first start (the pod is gone then), and SandboxError
         when a pod that was to get ready failed or was removed.
         """
-        worker = self._worker(namespace, name)
+        worker = self._gone.get(uid) or self._worker(namespace, name)
         try:
             async with asyncio.timeout(timeout_s):
                 while not _reached(worker, condition):
@@ -235,6 +242,9 @@ class PodController:
                 subject=f"{namespace}/{name}",
                 hint=f"see `sandbox describe {name}`; the pod goes on",
             ) from None
+        except asyncio.CancelledError:
+            worker.strict = False  # nobody is there to be told: the pod stays, and is tried again
+            raise
         return worker.object()
 
     def subscribe(self, callback: ChangeCallback) -> Callable[[], None]:
@@ -325,6 +335,9 @@ class PodController:
             self._by_sandbox[record.sandbox_id] = worker
         if worker.gone:
             del self._workers[record.key]
+            self._gone[record.uid] = worker
+            if len(self._gone) > REMEMBERED_PODS:
+                del self._gone[next(iter(self._gone))]
         if worker.gone or not record.sandbox_id:
             self._by_sandbox = {id: w for id, w in self._by_sandbox.items() if w is not worker}
         worker.notify()
@@ -333,7 +346,11 @@ class PodController:
 
     def _runtime_event(self, event: RuntimeEvent) -> None:
         worker = self._by_sandbox.get(event.pod_sandbox_id)
-        if worker is not None and event.kind != "started":
+        if worker is None:
+            return
+        if event.kind == "oom":
+            worker.out_of_memory(event.container_id)
+        elif event.kind != "started":
             worker.wake()
 
 

@@ -61,6 +61,10 @@ class PodWorker:
     def wake(self) -> None:
         self._wake.set()
 
+    def out_of_memory(self, container_id: str) -> None:
+        """The kernel killed a process of this container; the container may live on."""
+        self._steps.out_of_memory(container_id)
+
     def want(self, desired: str, grace_s: float | None) -> None:
         """Stores what is wanted and sets the worker to it; a shorter grace overtakes one that runs. Idempotent."""
         record = self.record

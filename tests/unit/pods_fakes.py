@@ -167,6 +167,10 @@ class FakeRuntime:
                 self.killed[id].set()
                 self._emit(RuntimeEvent("exited", status.pod_sandbox_id, id))
 
+    def out_of_memory(self, id: str) -> None:
+        """The kernel killed a process of the container, not its first."""
+        self._emit(RuntimeEvent("oom", self.containers[id].pod_sandbox_id, id))
+
     def lose(self, id: str) -> None:
         """The monitor of a pod sandbox died."""
         self.sandboxes[id] = dataclasses.replace(self.sandboxes[id], state="NOTREADY")

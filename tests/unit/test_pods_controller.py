@@ -176,6 +176,19 @@ async def test_an_oom_kill_is_told(harness: Harness) -> None:
     assert "OOMKilling" in harness.reasons("app")
 
 
+async def test_a_killed_process_of_a_container_that_lives_on_is_told_once(harness: Harness) -> None:
+    await harness.run(pod())
+    (id,) = harness.runtime.containers
+    for _ in range(3):
+        harness.runtime.out_of_memory(id)
+    harness.runtime.exit("app", 137, signal=9, reason="OOMKilled")
+    await harness.until(lambda: harness.reasons("app").count("Started") == 2)
+    assert harness.reasons("app").count("OOMKilling") == 1
+    (id,) = (c.id for c in harness.runtime.containers.values() if c.state == "RUNNING")
+    harness.runtime.out_of_memory(id)
+    assert harness.reasons("app").count("OOMKilling") == 2
+
+
 async def test_a_failed_first_start_cleans_up_and_is_raised(harness: Harness) -> None:
     failure = PlanError("exec /nope", operation="exec /nope", errno=2)
     harness.runtime.fail["start_container"] = [failure]
@@ -313,6 +326,33 @@ async def test_rm_removes_the_pod_when_it_is_done(harness: Harness) -> None:
     done = await harness.run(pod(restart="Never"), "done", remove_when_done=True)
     assert status.exit_code(done) == 5
     assert not harness.controller.list() and not harness.database.all("pods")
+
+
+async def test_a_pod_that_went_before_the_wait_is_still_told_of(harness: Harness) -> None:
+    harness.runtime.behaviour = {"app": [5]}
+    (applied,) = await harness.apply(pod(restart="Never"), remove_when_done=True)
+    await harness.until(lambda: not harness.controller.list())
+    done = await harness.controller.wait("default", "web", "done", 5, uid=applied.uid)
+    assert status.exit_code(done) == 5
+    failure = harness.runtime.fail["start_container"] = [PlanError("exec /nope")]
+    (applied,) = await harness.apply(pod())
+    await harness.until(lambda: not harness.controller.list())
+    with pytest.raises(PlanError) as caught:
+        await harness.controller.wait("default", "web", "ready", 5, uid=applied.uid)
+    assert not failure and str(caught.value) == "exec /nope"
+    with pytest.raises(NotFound):
+        await harness.controller.wait("default", "web", "ready", 5)
+
+
+async def test_a_start_that_nobody_waits_for_any_more_is_not_undone(harness: Harness) -> None:
+    gate = harness.runtime.gates["start_container"] = asyncio.Event()
+    harness.runtime.fail["start_container"] = [PlanError("exec /nope")]
+    waiting = asyncio.ensure_future(harness.run(pod()))
+    await harness.until(lambda: "start_container" in harness.runtime.names())
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    gate.set()
+    await harness.controller.wait("default", "web", "ready", 5)
 
 
 async def test_the_same_pod_again_is_untouched_and_another_conflicts(harness: Harness) -> None:
