@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -125,10 +126,9 @@ class Containers:
     def _request(self, sandbox: SandboxRecord, record: ContainerRecord) -> tuple[RunRequest, list[int]]:
         """The request and the descriptors opened for it, which the caller closes."""
         context = self._context
-        container_dir = context.container_dir(record)
-        for name in ("upper", "work"):
-            (container_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
-        plan = compile_for(context, sandbox, record, context.images.resolve(record.image_id))
+        image = context.images.resolve(record.image_id)
+        _make_overlay_dirs(context.container_dir(record), Path(image.layers[-1]))
+        plan = compile_for(context, sandbox, record, image)
         log_fd = _open_log(record.log_path)
         owned = [log_fd]
         fds = [context.pidfds[sandbox.id], log_fd]
@@ -377,6 +377,15 @@ class Containers:
             context.records.drop_container(id)
         context.exited.pop(id, None)
         context.locks.pop(id, None)
+
+
+def _make_overlay_dirs(directory: Path, top_layer: Path) -> None:
+    """The upper directory is the root the container sees: it gets mode and owner of the image's own root."""
+    for name in ("upper", "work"):
+        (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    of_image = top_layer.stat()
+    os.chown(directory / "upper", of_image.st_uid, of_image.st_gid)
+    (directory / "upper").chmod(stat.S_IMODE(of_image.st_mode))
 
 
 def _add_marks(timeline: Timeline, name: str, begin_ns: int, result: RunResult) -> None:

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sandbox.linux.netns import unshare_network
 from tests.bench.podman import Podman
 
 POD = """apiVersion: v1
@@ -57,6 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("error: the comparison makes pods: run it as root")
+    unshare_network()  # bridges and rules of both stay out of the host's own network
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with tempfile.TemporaryDirectory(prefix="sandbox-bench-") as folder:
         peer = Podman(Path(folder) / "podman")
         try:

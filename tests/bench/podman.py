@@ -77,7 +77,7 @@ class Podman:
         subprocess.run(self.command("network", "prune", "-f"), env=self.environment, capture_output=True)
         if self._mounted:
             # The hierarchy goes back to cgroup2 only when no cgroup is left in it.
-            for directory in sorted(HUGETLB.rglob("*/"), reverse=True):
+            for directory in sorted(HUGETLB.glob("libpod_parent/**/"), reverse=True):
                 directory.rmdir()
             subprocess.run(["umount", str(HUGETLB)], check=True)
             HUGETLB.rmdir()

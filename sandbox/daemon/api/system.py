@@ -62,12 +62,12 @@ async def _clean(services: Services) -> None:
             subject=names[0],
             hint="remove them with `sandbox rm -f`",
         )
-    await services.network.remove_unused()
-    await services.cgroups.remove(services.config.cgroup_parent)
+    await clean_if_idle(services)
 
 
 async def clean_if_idle(services: Services) -> None:
-    """The same after the last pod went; a pod that comes meanwhile keeps what it needs. Idempotent."""
+    """Nothing while there are pods; a pod that comes meanwhile keeps what it needs, and so does another daemon that
+    shares the cgroup. Idempotent."""
     if services.runtime.list_pod_sandboxes() or services.controller.list(None):
         return
     await services.network.remove_unused()
