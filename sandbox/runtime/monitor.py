@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
 import signal
 import socket
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.errors import Conflict, DeadlineExceeded, KernelError, MonitorError, NotFound, PlanError, SandboxError
+from sandbox.errors import DeadlineExceeded, MonitorError, NotFound, SandboxError
 from sandbox.linux import spawn
 from sandbox.linux.process import read_stat
 from sandbox.runtime import protocol
+from sandbox.runtime.link import REQUEST_TIMEOUT_S, Link, checked
 from sandbox.runtime.ops import Plan, encode_plan
-from sandbox.runtime.protocol import ExitRecord, ProcessInfo, Reply, RequestKind, Stage
+from sandbox.runtime.protocol import ExitRecord, ProcessInfo, Reply, RequestKind
 
 __all__ = [
     "ExitRecord",
@@ -38,11 +37,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT_S = 10.0
 RUN_TIMEOUT_S = 60.0
 SHUTDOWN_TIMEOUT_S = 15.0
 _LONGEST_ADDRESS = 107
-_PACKETS_A_TURN = 64
 
 
 @dataclass(frozen=True)
@@ -117,21 +114,11 @@ class Monitor:
     def __init__(self, connection: socket.socket, on_exit: OnExit, on_lost: OnLost) -> None:
         self.pid = 0
         self.start_time = 0
-        self._socket = connection
+        self._link = Link(connection, self._tell_exit, on_lost)
         self._on_exit = on_exit
-        self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._next_seq = 1
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self._partial: dict[int, list[ProcessInfo]] = {}
-        self._outgoing: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._abandoned: set[str] = set()
-        self._open = True
-        self._ending = False
         self._gone: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        connection.setblocking(False)
-        self._loop.add_reader(connection.fileno(), self._readable)
 
     # ---- life ----
 
@@ -195,19 +182,19 @@ class Monitor:
 
     def close(self) -> None:
         """Closes this end; the monitor and its pod live on. Idempotent."""
-        self._ending = True
-        self._disconnect(MonitorError("the connection to the monitor was closed"))
+        self._link.close()
 
     async def shutdown(self) -> None:
         """Kills every process that is left, waits until they are reaped, and ends the monitor. Idempotent."""
-        self._ending = True
-        if self._open:
+        self._link.closing = True
+        if self._link.open:
             try:
                 await self._ask(RequestKind.SHUTDOWN, timeout=SHUTDOWN_TIMEOUT_S)
             except DeadlineExceeded:
                 log.warning("monitor %d does not end, killing it", self.pid)
-                if read_stat(self.pid).start_time == self.start_time:
-                    _kill_pid(self.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    if read_stat(self.pid).start_time == self.start_time:
+                        _kill_pid(self.pid)
             except MonitorError:
                 pass  # it is gone, which is what was wanted
         self.close()
@@ -227,7 +214,7 @@ class Monitor:
         )
         plan_fd = spawn.memfd("plan", encode_plan(request.plan))
         try:
-            reply = await self._ask(
+            reply = await self._link.ask(
                 RequestKind.RUN,
                 request.process_id,
                 flags=flags,
@@ -235,13 +222,13 @@ class Monitor:
                 slots=(request.pidns_slot, request.cgroup_slot, request.log_slot),
                 fds=(plan_fd, *request.fds),
                 timeout=timeout,
-                plan=request.plan,
             )
         except (asyncio.CancelledError, DeadlineExceeded):
             self._abandon(request.process_id)
             raise
         finally:
             os.close(plan_fd)
+        checked(reply, RequestKind.RUN, request.process_id, request.plan)
         if not reply.fds:
             raise MonitorError(f"the monitor had no descriptor left for process {request.process_id}")
         pidfd, *fds = reply.fds
@@ -288,7 +275,7 @@ class Monitor:
         with contextlib.suppress(NotFound):
             await self._ask(RequestKind.FORGET, process_id)
 
-    # ---- the wire ----
+    # ---- underneath ----
 
     async def _ask(
         self,
@@ -297,118 +284,22 @@ class Monitor:
         *,
         flags: int = 0,
         value: int = 0,
-        clone_flags: int = 0,
-        slots: tuple[int, int, int] = (-1, -1, -1),
         fds: tuple[int, ...] = (),
         timeout: float = REQUEST_TIMEOUT_S,
-        plan: Plan | None = None,
     ) -> Reply:
-        if not self._open:
-            raise MonitorError("the monitor is not connected", operation=kind.name.lower(), subject=process_id)
-        if len(fds) > protocol.MAX_MESSAGE_FDS:
-            raise MonitorError(f"{len(fds)} descriptors are too many for one request", subject=process_id)
-        seq = self._next_seq
-        self._next_seq += 1
-        packet = protocol.pack_request(
-            kind, seq, process_id, flags=flags, value=value, clone_flags=clone_flags, slots=slots
-        )
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[seq] = future
-        try:
-            self._send(packet, fds)
-            async with asyncio.timeout(timeout):
-                reply = await future
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the monitor {self.pid} did not answer in {timeout:g} s",
-                operation=kind.name.lower(),
-                subject=process_id,
-            ) from None
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().close()
-            raise
-        finally:
-            self._waiting.pop(seq, None)
-            self._partial.pop(seq, None)
-        if reply.stage is not Stage.NONE:
-            reply.close()
-            raise _failure(kind, process_id, reply, plan)
-        return reply
-
-    def _send(self, packet: bytes, fds: tuple[int, ...]) -> None:
-        if self._outgoing:
-            self._outgoing.append((packet, _duplicates(fds)))
-            return
-        try:
-            protocol.send(self._socket, packet, fds)
-        except BlockingIOError:
-            # The caller may close its descriptors before there is room.
-            self._outgoing.append((packet, _duplicates(fds)))
-            self._loop.add_writer(self._socket.fileno(), self._writable)
-        except OSError as error:
-            self._disconnect(_cannot("write to", str(self.pid), error))
-            raise _cannot("write to", str(self.pid), error) from error
-
-    def _writable(self) -> None:
-        while self._outgoing:
-            packet, fds = self._outgoing[0]
-            try:
-                protocol.send(self._socket, packet, fds)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._disconnect(_cannot("write to", str(self.pid), error))
-                return
-            self._outgoing.popleft()
-            _close_all(fds)
-        self._loop.remove_writer(self._socket.fileno())
-
-    def _readable(self) -> None:
-        for _ in range(_PACKETS_A_TURN):
-            if not self._open:
-                return
-            try:
-                reply = protocol.receive(self._socket)
-            except BlockingIOError:
-                return
-            except (OSError, ValueError) as error:
-                self._disconnect(MonitorError(f"the monitor {self.pid} cannot be understood: {error}"))
-                return
-            if reply is None:
-                self._disconnect(MonitorError(f"the monitor {self.pid} is gone"))
-                return
-            self._take(reply)
-
-    def _take(self, reply: Reply) -> None:
-        if reply.kind == protocol.REPLY_EXIT:
-            reply.close()
-            for process in reply.processes:
-                if process.exit is not None:
-                    self._tell_exit(process.exit)
-            return
-        if reply.more:
-            self._partial.setdefault(reply.seq, []).extend(reply.processes)
-            return
-        future = self._waiting.get(reply.seq)
-        if future is None or future.done():
-            reply.close()  # nobody waits any more
-            return
-        if reply.seq in self._partial:
-            reply.processes = (*self._partial.pop(reply.seq), *reply.processes)
-        future.set_result(reply)
+        reply = await self._link.ask(kind, process_id, flags=flags, value=value, fds=fds, timeout=timeout)
+        return checked(reply, kind, process_id)
 
     def _tell_exit(self, record: ExitRecord) -> None:
         if record.process_id in self._abandoned:
             self._abandoned.discard(record.process_id)
             self._in_background(self.forget(record.process_id))
             return
-        # After those who wait for the answer to `run`, which came before, have seen it.
-        self._loop.call_soon(self._on_exit, record)
+        self._on_exit(record)
 
     def _abandon(self, process_id: str) -> None:
         """Nobody waits for the process that is being started: it must not run."""
-        if self._open:
+        if self._link.open:
             self._abandoned.add(process_id)
             self._in_background(self.signal(process_id, signal.SIGKILL))
 
@@ -417,25 +308,9 @@ class Monitor:
             with contextlib.suppress(SandboxError):
                 await request  # type: ignore[misc]
 
-        task = self._loop.create_task(quietly())
+        task = asyncio.get_running_loop().create_task(quietly())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _disconnect(self, reason: MonitorError) -> None:
-        if not self._open:
-            return
-        self._open = False
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
-        for _, fds in self._outgoing:
-            _close_all(fds)
-        self._outgoing.clear()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(reason)
-        if not self._ending:
-            self._loop.call_soon(self._on_lost)
 
 
 # ---- errors ----
@@ -445,46 +320,7 @@ def _cannot(what: str, subject: str, error: OSError) -> MonitorError:
     return MonitorError(f"cannot {what} the monitor {subject}", operation=what, subject=subject, errno=error.errno or 0)
 
 
-def _failure(kind: RequestKind, process_id: str, reply: Reply, plan: Plan | None) -> SandboxError:
-    """The sentence for an answer that says no."""
-    number = reply.error
-    step = plan.ops[reply.op_index].describe() if plan is not None and 0 <= reply.op_index < len(plan.ops) else ""
-    if reply.stage is Stage.OP:
-        return PlanError(f"{step} failed", operation=step, subject=process_id, errno=number)
-    if reply.stage is Stage.DECODE:
-        what = f"at {step!r}" if step else "as a whole"
-        return PlanError(f"the monitor refused the plan {what}", operation=step, subject=process_id, errno=number)
-    if reply.stage is Stage.CLONE:
-        joined = number in (errno.ENOMEM, errno.EINVAL, errno.ESRCH)
-        hint = "when it joins a PID namespace: the first process there is gone" if joined else ""
-        return PlanError("no process could be made", operation="clone", subject=process_id, errno=number, hint=hint)
-    if reply.stage is Stage.DIED:
-        return PlanError("the process was killed before it could execute", operation="exec", subject=process_id)
-    match number:
-        case errno.ENOENT:
-            return NotFound(f"the monitor knows no process {process_id!r}", subject=process_id)
-        case errno.ESRCH:
-            return NotFound(f"process {process_id!r} has exited", subject=process_id)
-        case errno.EEXIST:
-            return Conflict(f"there is a process {process_id!r} already", subject=process_id)
-        case errno.EBUSY:
-            return Conflict(f"process {process_id!r} is running", subject=process_id)
-        case errno.EPIPE:
-            return Conflict(f"process {process_id!r} has no input", subject=process_id)
-    failed = KernelError if kind is RequestKind.SIGNAL else MonitorError
-    return failed(f"the monitor refused to {kind.name.lower()}", subject=process_id, errno=number)
-
-
 # ---- descriptors, addresses, processes ----
-
-
-def _duplicates(fds: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(os.dup(fd) for fd in fds)
-
-
-def _close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 @contextlib.contextmanager

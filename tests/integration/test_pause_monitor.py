@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import time
@@ -548,3 +549,61 @@ async def test_a_container_cannot_look_into_the_child_that_joins_it(pod: Pod, tm
         await waiting
     assert b"looked" in seen and b"memfd" not in seen and b"/fifo" not in seen and b"etc" not in seen
     assert denied.count(b"ermission denied") >= 3
+
+
+async def test_any_request_leaves_the_monitor_alive(pod: Pod) -> None:
+    """Well-formed requests with random contents and random descriptors."""
+    rng = random.Random(7)
+    await pod.run("sleep 100")
+    good = spawn.memfd("plan", ops.encode_plan(ops.Plan((ops.Exec(("/bin/busybox", "true")),))))
+    null = os.open("/dev/null", os.O_RDWR)
+    kinds = [kind for kind in protocol.RequestKind if kind is not protocol.RequestKind.SHUTDOWN]
+
+    def attack() -> None:
+        for number in range(3000):
+            with raw_connection(pod) as connection:
+                packet = protocol.pack_request(
+                    rng.choice(kinds),
+                    number,
+                    rng.choice(["c", "c", "d", "", "x" * 103]),
+                    flags=rng.choice([0, 1, 2, 3, 4, 8, 15, 0xFFFF]),
+                    value=rng.choice([0, 18, 999, -1]),
+                    clone_flags=rng.choice([0, 0, k.CLONE_NEWPID, 1 << 63]),
+                    slots=(rng.randint(-2, 2), rng.randint(-2, 2), rng.randint(-2, 2)),
+                )
+                fds = tuple(rng.choice([good, null]) for _ in range(rng.choice([0, 1, 2, 3, 253])))
+                with contextlib.suppress(OSError):
+                    protocol.send(connection, packet, fds)
+                    if number % 3:
+                        protocol.receive(connection)
+
+    await asyncio.to_thread(attack)
+    os.close(good)
+    os.close(null)
+    assert "c" in {process.process_id for process in await pod.monitor.processes()}
+    await pod.monitor.signal("c", 9)
+    assert (await pod.exit_of("c")).signal == 9
+
+
+async def test_a_daemon_that_does_not_read_holds_nobody_up(pod: Pod) -> None:
+    """Its answers wait for it; its further requests wait, too; everybody else is served."""
+    plan = ops.Plan((ops.Exec(("/bin/busybox", "true")),))
+    for number in range(40):
+        os.close((await pod.monitor.run(RunRequest(f"p{number}", plan, record_exit=False, capture=False))).pidfd)
+    await until(lambda: len(pod.exits) == 40)
+    with raw_connection(pod) as deaf:
+        deaf.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            for sent in range(10000):
+                deaf.send(protocol.pack_request(protocol.RequestKind.LIST, sent))
+        await pod.run("exit 3")
+        assert (await pod.exit_of("c")).code == 3
+        deaf.settimeout(5)
+        answers = []
+        while len(answers) < sent or not any(reply.kind == protocol.REPLY_EXIT for reply in answers):
+            reply = await asyncio.to_thread(protocol.receive, deaf)
+            assert reply is not None
+            if not reply.more:
+                answers.append(reply)
+        assert sum(reply.kind == protocol.REPLY_EXIT for reply in answers) == 1
