@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from pause_pod import Pod, until
+from pause_pod import SANITIZED, Pod, until
 
 from sandbox.errors import Conflict, DeadlineExceeded, MonitorError, NotFound, PlanError
 from sandbox.linux import constants as k
@@ -62,6 +62,7 @@ async def test_stray_signals_do_nothing(pod: Pod) -> None:
     assert await pod.monitor.processes() == []
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitized build is large")
 async def test_memory(pod: Pod) -> None:
     """What the runtime adds to a pod: tens of kilobytes."""
     await pod.run("sleep 100")

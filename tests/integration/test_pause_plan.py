@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from pause_pod import ENV, PAUSE, Pod
+from pause_pod import ENV, PAUSE, SANITIZED, Pod
 
 from sandbox.errors import PlanError
 from sandbox.linux import capabilities
@@ -580,6 +580,7 @@ async def test_a_filter_the_kernel_refuses_is_named(pod: Pod) -> None:
     assert (error.operation, error.errno) == (wrong.describe(), errno.EINVAL)
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitized build is dynamic")
 def test_the_program_is_static() -> None:
     described = subprocess.run(["readelf", "-lW", PAUSE], capture_output=True, text=True, check=True).stdout
     assert "INTERP" not in described and "GNU_STACK" in described and "RWE" not in described
