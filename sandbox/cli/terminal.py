@@ -59,18 +59,23 @@ def size(fd: int) -> tuple[int, int]:
 
 
 class DetachKeys:
-    """Says of each block of input whether the keys that leave the session are complete."""
+    """Takes the keys that leave the session out of the input. Their beginning is held back until the next key tells."""
 
     def __init__(self, keys: bytes = DETACH_KEYS) -> None:
         self._keys = keys
-        self._seen = 0
+        self._held = 0
 
-    def __call__(self, data: bytes) -> bool:
+    def __call__(self, data: bytes) -> bytes | None:
+        """What of `data` is for the process; None when the keys are complete."""
+        passed = bytearray()
         for byte in data:
-            if byte == self._keys[self._seen]:
-                self._seen += 1
-                if self._seen == len(self._keys):
-                    return True
-            else:
-                self._seen = 1 if byte == self._keys[0] else 0
-        return False
+            if byte == self._keys[self._held]:
+                self._held += 1
+                if self._held == len(self._keys):
+                    return None
+                continue
+            passed += self._keys[: self._held]
+            self._held = 1 if byte == self._keys[0] else 0
+            if not self._held:
+                passed.append(byte)
+        return bytes(passed)

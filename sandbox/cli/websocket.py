@@ -64,9 +64,9 @@ class RemoteProcess:
         *,
         terminal_size: Callable[[], tuple[int, int]] | None = None,
         wakeup: int | None = None,
-        detach: Callable[[bytes], bool] | None = None,
+        detach: Callable[[bytes], bytes | None] | None = None,
     ) -> dict[str, Any] | None:
-        """Returns the final status, None when `detach` said True of a block of input.
+        """Returns the final status. Input goes through `detach` first; when that returns None, so does this.
 
         Sends the size of the terminal (rows, columns) at the start and whenever `wakeup` (a pipe) becomes readable.
         Input is read only while what was read before is on its way: a process that reads nothing holds up nobody, and
@@ -91,13 +91,14 @@ class RemoteProcess:
                 self._send(RESIZE, json.dumps({"Width": columns, "Height": rows}).encode())
             if stdin is not None and stdin in ready:
                 data = os.read(stdin, BLOCK_BYTES)
-                if detach is not None and detach(data):
-                    return None
-                if data:
-                    self._send(STDIN, data)
-                else:
+                if not data:
                     self._send(CLOSE, bytes([STDIN]))
                     stdin = None
+                kept = detach(data) if detach is not None else data
+                if kept is None:
+                    return None
+                if kept:
+                    self._send(STDIN, kept)
         return self._status
 
     def _send(self, channel: int, data: bytes) -> None:

@@ -181,6 +181,39 @@ def test_exec_with_a_terminal(environment: dict[str, str], shell: str) -> None:
     assert terminal.end() == 6
 
 
+def test_attach_leaves_and_comes_back(
+    sandbox: Callable[..., Result], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A shell that is the container's own process: what one session set, the next one finds."""
+    manifest = SLEEPER.replace('command: [sh, -c, "echo one; echo two; echo three; exec sleep 1000"]', "command: [sh]")
+    path = write(tmp_path, manifest + "    stdin: true\n    tty: true\n", name="desk")
+    assert sandbox("run", path).code == 0
+    terminal = Terminal(environment, "attach", "-it", "desk")
+    terminal.expect("Ctrl-P Ctrl-Q")
+    terminal.type("kept=$((40+2))\n")
+    terminal.expect("kept=")
+    terminal.type("\x10\x11")
+    terminal.expect("the process goes on")
+    assert terminal.end() == 0
+    again = Terminal(environment, "attach", "-it", "desk/main")
+    again.expect("Ctrl-P Ctrl-Q")
+    again.type("echo is:$kept\n")
+    again.expect("is:42")
+    again.type("\x10\x11")
+    assert again.end() == 0
+    assert sandbox("rm", "-f", "desk").code == 0
+
+
+def test_attach_carries_a_pipe(sandbox: Callable[..., Result], tmp_path: Path) -> None:
+    manifest = SLEEPER.replace(
+        'command: [sh, -c, "echo one; echo two; echo three; exec sleep 1000"]', "command: [sort]"
+    )
+    path = write(tmp_path, manifest + "    stdin: true\n    stdinOnce: true\n", name="pipe")
+    assert sandbox("run", path).code == 0
+    assert sandbox("attach", "-i", "pipe", input=b"b\na\n").out == "a\nb\n"
+    assert sandbox("rm", "-f", "pipe").code == 0
+
+
 def test_a_session_that_is_killed_leaves_no_process(
     sandbox: Callable[..., Result], environment: dict[str, str], shell: str
 ) -> None:

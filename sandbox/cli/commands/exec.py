@@ -102,8 +102,10 @@ def _session(
             fd = _terminal_fd()
             extras = {"terminal_size": lambda: size(fd), "wakeup": stack.enter_context(resizes())}
             if stdin:
+                if verb == "attach":
+                    extras["detach"] = DetachKeys()
+                    click.echo("Ctrl-P Ctrl-Q leaves the session; a key brings up the prompt", err=True)
                 stack.enter_context(raw(0))
-                extras["detach"] = DetachKeys() if verb == "attach" else None
         status = remote.run(0 if stdin else None, 1, 2, **extras)
     if status is None:
         click.echo("\nleft the session; the process goes on", err=True)
