@@ -416,6 +416,10 @@ def test_pods_outlive_a_stop_and_kills_of_the_daemon() -> None:
         eventually(lambda: daemon.pod("ends")["status"]["phase"] == "Failed")
         (status,) = daemon.pod("ends")["status"]["containerStatuses"]
         assert status["state"]["terminated"]["exitCode"] == 42
+        # It is told once, however often the daemon learns of it.
+        daemon.kill()
+        daemon.start()
+        assert [e["object"]["name"] for e in _events(daemon) if e["reason"] == "Exited"] == ["ends"]
         lines = [int(line) for line in daemon.log_of("steady").splitlines()]
         assert lines == list(range(len(lines))) and len(lines) > 100
         assert exec_(daemon, "steady", "true").end() == 0
@@ -455,3 +459,42 @@ def test_two_daemons_side_by_side() -> None:
         assert two.log_of("same-name") == two.tag.encode() + b"\n"
         one.delete("same-name")
         assert exec_(two, "same-name", "true").end() == 0
+
+
+def _events(daemon: Daemon) -> list[dict[str, Any]]:
+    with daemon.client.request("GET", "/v1/events", stream=True) as response:
+        return list(response.events())
+
+
+def test_who_waits_is_told_when_the_daemon_stops() -> None:
+    with running() as daemon:
+        answer: list[dict[str, Any]] = []
+        manifest = pod_manifest("waits", "exec sleep 1000")
+        thread = threading.Thread(target=lambda: answer.extend(daemon.apply(manifest, wait="done")))
+        thread.start()
+        eventually(lambda: [p for p in daemon.get("pods")["items"] if p["status"]["phase"] == "Running"])
+        started = time.monotonic()
+        assert daemon.stop() == 0
+        thread.join(timeout=5)
+        assert time.monotonic() - started < 3
+        assert answer[-1] == {"type": "end", "exitCode": 6}
+        assert [line["error"]["reason"] for line in answer if line["type"] == "error"] == ["DaemonUnavailable"]
+        daemon.start()
+        assert daemon.pod("waits")["status"]["phase"] == "Running"
+
+
+def test_a_large_log_is_read_fast_and_whole(daemon: Daemon) -> None:
+    size = 50_000_000
+    daemon.run(
+        pod_manifest("large", f"yes 0123456789012345678901234567890123456789012345678 | head -c {size}"), wait="done"
+    )
+    started = time.monotonic()
+    content = daemon.log_of("large")
+    elapsed = time.monotonic() - started
+    assert len(content) == size
+    assert content == b"0123456789012345678901234567890123456789012345678\n" * (size // 50)
+    assert elapsed < 20
+    started = time.monotonic()
+    assert len(daemon.log_of("large", tail=10)) == 500
+    assert time.monotonic() - started < 0.5
+    daemon.delete("large")
