@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from sandbox.errors import DaemonUnavailable
@@ -214,7 +215,9 @@ class Client:
         try:
             if stream or content is not None:
                 sock.settimeout(None)
-            self._send(sock, method, path, body, content)
+            # Refused half way: the reason is in the answer, which `begin` reads, or reports as missing.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._send(sock, method, path, body, content)
             response.begin()
             if response.status >= 400:
                 raise ApiError(_errors(response))
@@ -235,13 +238,10 @@ class Client:
         head = f"{method} {path} HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\nAccept: */*\r\n"
         if content is not None:
             sock.sendall((head + "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n").encode())
-            try:
-                for data in content:
-                    if data:
-                        sock.sendall(b"%x\r\n%b\r\n" % (len(data), data))
-                sock.sendall(b"0\r\n\r\n")
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # refused half way: the reason is in the answer, which `begin` reads (or reports as missing)
+            for data in content:
+                if data:
+                    sock.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+            sock.sendall(b"0\r\n\r\n")
             return
         payload = b"" if body is None else json.dumps(body).encode()
         if body is not None:

@@ -100,9 +100,7 @@ def status(context: CliContext) -> None:
 
 
 @daemon.command()
-@click.option(
-    "--clean", is_flag=True, help="Also remove bridge, rules and parent cgroup; no pod may be left."
-)
+@click.option("--clean", is_flag=True, help="Also remove bridge, rules and parent cgroup; no pod may be left.")
 @pass_context
 def stop(context: CliContext, clean: bool) -> None:
     """Stop the daemon and wait until it is gone. Pods keep running; the next daemon takes them up again.
