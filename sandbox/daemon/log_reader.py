@@ -7,6 +7,7 @@ on in the next entry of the same stream; F ends a line (Kubernetes' kubelet-cri-
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from typing import BinaryIO
 BLOCK_BYTES = 256 << 10
 MAX_HELD_BYTES = 1 << 20
 """How much of one stream waits for an open line of the other before lines are mixed after all."""
+
+_WHOLE_LINES = re.compile(rb"^[^ \n]+ (?:stdout|stderr) F ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,11 @@ class LineJoiner:
         if entry.full and self._held:
             output += self._release()
         return output
+
+    @property
+    def takes_plain(self) -> bool:
+        """True when whole lines need not go through `feed`: nothing is open, and no time is to be put before them."""
+        return self._open is None and not self._timestamps and not self._continues
 
     def flush(self) -> bytes:
         """What is held back: at the end of the file, or when a reader must not wait."""
@@ -123,9 +131,10 @@ class LogFile:
         """What is written from now on is not read: else a reader might never catch up with a fast writer."""
         self._end = os.fstat(self._file.fileno()).st_size
 
-    def read_block(self) -> list[Entry] | None:
+    def read_block(self, *, plain: bool = False) -> list[Entry] | bytes | None:
         """The next entries; None at the end of what is there now. May be called again when the file has grown.
 
+        With `plain`, where every entry is wanted and is a whole line, the contents come as one piece: twice as fast.
         The last line stays unread while it has no newline: the monitor is writing it.
         """
         position = self._offset + len(self._rest)
@@ -134,11 +143,20 @@ class LogFile:
         if not block:
             return None
         data = self._rest + block
-        *lines, self._rest = data.split(b"\n")
+        complete = data.rfind(b"\n") + 1
+        self._rest = data[complete:]
+        offset, self._offset = self._offset, self._offset + complete
+        if plain and not self._since and offset >= max(self._starts.values(), default=0):
+            content, count = _WHOLE_LINES.subn(b"", data[:complete])
+            if count == data.count(b"\n", 0, complete):
+                return content
+        return self._entries(data[:complete], offset)
+
+    def _entries(self, data: bytes, offset: int) -> list[Entry]:
         entries = []
-        for line in lines:
-            entry = parse_entry(self._offset, line)
-            self._offset += len(line) + 1
+        for line in data.split(b"\n")[:-1]:
+            entry = parse_entry(offset, line)
+            offset += len(line) + 1
             if entry is not None and self._wanted(entry):
                 entries.append(entry)
         return entries

@@ -88,8 +88,8 @@ async def follow_log(
 
 async def _drain(file: LogFile, joiner: LineJoiner) -> AsyncGenerator[bytes, None]:
     """Everything that is there now."""
-    while (entries := file.read_block()) is not None:
-        if output := b"".join(map(joiner.feed, entries)):
+    while (block := file.read_block(plain=joiner.takes_plain)) is not None:
+        if output := block if isinstance(block, bytes) else b"".join(map(joiner.feed, block)):
             yield output
         await asyncio.sleep(0)  # a log of gigabytes must not hold up the others
     if output := joiner.flush():

@@ -137,6 +137,28 @@ def test_tail_agrees_with_counting_from_the_start(
     file.close()
 
 
+@given(entries=ENTRIES, block=st.integers(60, 200), tail=st.none() | st.integers(0, 12))
+@settings(max_examples=200, deadline=None)
+def test_the_fast_way_gives_what_the_slow_way_gives(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, str, bytes]], block: int, tail: int | None
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "0.log"
+    write_log(path, entries)
+
+    def read(plain: bool, block_bytes: int) -> bytes:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(log_reader, "BLOCK_BYTES", block_bytes)
+            file, joiner, output = LogFile(str(path)), LineJoiner(), b""
+            if tail is not None:
+                file.skip_to_tail(tail)
+            while (found := file.read_block(plain=plain and joiner.takes_plain)) is not None:
+                output += found if isinstance(found, bytes) else b"".join(map(joiner.feed, found))
+            file.close()
+            return output + joiner.flush()
+
+    assert read(True, block) == read(False, 1 << 20)
+
+
 def test_tail_of_a_large_file_reads_only_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "0.log"
     with path.open("wb") as file:
