@@ -71,6 +71,11 @@ def test_every_command_has_examples_in_its_help(name: str) -> None:
     assert f"sandbox {name}" in result.output
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_on_the_page(name: str) -> None:
+    assert f"| `{name}" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
 def test_root_help_names_every_command_and_the_exit_codes() -> None:
     output = CliRunner().invoke(cli, ["--help"]).output
     for name in COMMANDS:
