@@ -143,7 +143,8 @@ def compile_container(spec: ContainerSpec) -> ops.Plan:
     steps += [ops.JoinCgroup(path) for path in spec.cgroup_joins]
     steps.append(ops.WriteFile(ops.HOST, "/proc/self/oom_score_adj", str(spec.oom_score_adj).encode(), optional=True))
     steps += [ops.SessionKeyring(), ops.Mark(2)]
-    steps.append(ops.Overlay(root, tuple(reversed(spec.layers)), spec.upper, spec.work))
+    # Nothing of a container outlives the host's power: its end need not wait for the disk, and `upper` is used once.
+    steps.append(ops.Overlay(root, tuple(reversed(spec.layers)), spec.upper, spec.work, volatile=True))
     for source, slot in sources:
         steps += _open_source(source, slot)
     for _, directory, slot in views:

@@ -83,7 +83,7 @@ def host_objects(tag: str, run_dir: Path) -> dict[str, list[str]]:
         "processes": [line for line in monitors if "sandbox.daemon" not in line],
         "links": sorted(line.split(":")[1] for line in run("ip", "-o", "link")),
         "addresses": sorted(" ".join(line.split()[1:4]) for line in run("ip", "-o", "address")),
-        "routes": run("ip", "route", "show", "table", "all"),
+        "routes": sorted(line.replace(" linkdown", "").strip() for line in run("ip", "route", "show", "table", "all")),
         "rules": run("nft", "list", "ruleset"),
         "cgroups": cgroups,
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if tag in line],
