@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any
 from sandbox.cgroups.detect import detect
 from sandbox.cli.client import ApiError, Client, target
 from sandbox.daemon.config import Config, load
+from sandbox.linux.mount import unpin
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 30.0
@@ -131,10 +133,12 @@ class Daemon:
                     metadata = pod["metadata"]
                     path = target("v1", "namespaces", metadata["namespace"], "pods", metadata["name"])
                     self.client.call("DELETE", path + "?force=1")
-            assert self.stop() == 0, self.log
+            self.client.call("POST", "/v1/shutdown", {"clean": True})
+            assert self.process is not None and self.process.wait(timeout=20) == 0, self.log
             left = [p.name for p in (self.run_dir / "pods").iterdir()]
             assert not left, f"left in the run directory: {left}"
-            assert detect().processes(self.cgroup_parent) == []
+            assert not detect().exists(self.cgroup_parent)
+            assert self.settings["bridge"] not in [name for _, name in socket.if_nameindex()]
         finally:
             if self.process is not None and self.process.poll() is None:
                 self.kill()
@@ -145,6 +149,18 @@ class Daemon:
         return str(self.settings["cgroup_parent"])
 
     def _sweep(self) -> None:
+        """What a failed test left: so that it disturbs no other."""
+        ids = [p.name for p in self.run_dir.glob("pods/*")]
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if words[0] == b"sandbox-monitor" and words[1].decode() in ids:
+                    children = (process / "task" / process.name / "children").read_text().split()
+                    for pid in [process.name, *children]:
+                        os.kill(int(pid), signal.SIGKILL)
+        detect().kill(self.cgroup_parent)
+        for id in ids:
+            unpin(f"/run/netns/sandbox-{id}")
         for hierarchy in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
             top = hierarchy / self.cgroup_parent
             if top.is_dir():
