@@ -1,1 +1,1 @@
-"""Cgroup limit experiments, restart-survival demo, their plots."""
+"""Experiments on cgroup limits and the demonstration that pods survive crashes. Clients of the daemon's HTTP API."""
