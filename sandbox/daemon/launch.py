@@ -12,12 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 from sandbox.daemon.config import Config
 from sandbox.daemon.process import make_private_directory
 from sandbox.errors import DaemonUnavailable
 
 MAX_ANSWER_BYTES = 64 << 10
+MAX_LOG_BYTES = 16 << 20
 
 
 def answers(config: Config) -> bool:
@@ -37,7 +39,7 @@ def start_daemon(config: Config, timeout_s: float = 30.0) -> int:
     returns 0. Raises DaemonUnavailable with the daemon's own sentence.
     """
     make_private_directory(config.root, "root")
-    log = os.open(config.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = _open_log(config)
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     command = [sys.executable, "-m", "sandbox.daemon", *config.to_flags(), f"--ready-fd={write_end}"]
     try:
@@ -61,6 +63,14 @@ def start_daemon(config: Config, timeout_s: float = 30.0) -> int:
         return _await_answer(read_end, process, config, time.monotonic() + timeout_s)
     finally:
         os.close(read_end)
+
+
+def _open_log(config: Config) -> int:
+    """The daemon's log for appending; one that has grown large is set aside, once."""
+    with suppress(FileNotFoundError):
+        if config.log_path.stat().st_size > MAX_LOG_BYTES:
+            config.log_path.replace(config.log_path.with_suffix(".log.1"))
+    return os.open(config.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def _await_answer(pipe: int, process: subprocess.Popen[bytes], config: Config, deadline: float) -> int:

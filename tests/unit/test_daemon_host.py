@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.daemon import doctor, logconfig, units
+from sandbox.daemon import doctor, launch, logconfig, units
 from sandbox.daemon.config import Config
 from sandbox.daemon.process import InstanceLock, Readiness, close_inherited, make_private_directory, notify, read_pid
 from sandbox.errors import Conflict, StateError
@@ -170,3 +170,12 @@ def test_doctor_agrees_with_the_drivers_on_cgroups() -> None:
 
     _mode, found = doctor.cgroup_controllers()
     assert {"cpu", "memory", "pids"} <= found & {("io" if c == "blkio" else c) for c in detect().controllers}
+
+
+def test_a_log_that_has_grown_large_is_set_aside(tmp_path: Path) -> None:
+    config = Config(root=tmp_path)
+    for size, kept in ((10, False), (launch.MAX_LOG_BYTES + 1, True)):
+        os.truncate(os.open(config.log_path, os.O_CREAT | os.O_WRONLY), size)
+        os.close(launch._open_log(config))
+        assert (tmp_path / "daemon.log.1").exists() is kept
+    assert config.log_path.stat().st_size == 0
