@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
-from collections.abc import Sequence
-from typing import Any, ClassVar
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, ClassVar
 
 
 class SandboxError(Exception):
@@ -88,7 +91,7 @@ class ManifestError(InvalidInput):
 
 
 class ManifestErrors(ManifestError):
-    """Several problems found at once. `file`, `line`, `column` and `hint` are the first one's; `str()` is a line each."""
+    """Several problems found at once. `file`, `line`, `column`, `hint` are the first one's; `str()` is a line each."""
 
     def __init__(self, errors: Sequence[ManifestError]) -> None:
         first = errors[0]

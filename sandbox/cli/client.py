@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO
 
 from sandbox.errors import DaemonUnavailable
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, BinaryIO
+
+    Query = Iterable[tuple[str, str | int]]
+
 
 MAX_LINE_BYTES = 64 << 10
 MAX_HEADERS = 100
@@ -21,8 +27,6 @@ MAX_BODY_BYTES = 256 << 20
 MAX_EVENT_BYTES = 16 << 20
 ANSWER_TIMEOUT_S = 120.0
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-
-Query = Iterable[tuple[str, str | int]]
 
 
 class ApiError(Exception):
@@ -162,13 +166,21 @@ class Response:
 
 
 class Client:
-    """Speaks to the daemon behind `socket_path`; holds no connection of its own."""
+    """Speaks to the daemon behind `socket_path`; a request takes a connection, `probe` makes the next one's early."""
 
     def __init__(self, socket_path: str) -> None:
         self.socket_path = socket_path
+        self._kept: socket.socket | None = None
+
+    def probe(self) -> None:
+        """Connects and keeps the connection for the next request. Raises DaemonUnavailable."""
+        self._kept = self.connect()
 
     def connect(self) -> socket.socket:
         """A connected socket that the caller owns. Raises DaemonUnavailable."""
+        if self._kept is not None:
+            connection, self._kept = self._kept, None
+            return connection
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(ANSWER_TIMEOUT_S)
         try:

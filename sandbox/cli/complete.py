@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from sandbox.cli.client import ApiError, target
-from sandbox.cli.context import NAMESPACE_KEY, CliContext
+from sandbox.cli.context import CliContext
+from sandbox.cli.options import NAMESPACE_KEY
 from sandbox.errors import SandboxError
 
 

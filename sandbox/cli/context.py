@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
 
 from sandbox.cli.client import Client, target
 from sandbox.errors import InvalidInput
 
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
 if TYPE_CHECKING:
+    from typing import Any
+
     from sandbox.daemon.config import Config
 
-F = TypeVar("F", bound=Callable[..., Any])
+
 DEFAULT_RUN_DIR = "/run/sandbox"
 CONFIG_FILE = "/etc/sandbox/config.toml"
 NAMESPACE = "default"
-NAMESPACE_KEY = "sandbox.namespace"
 
 
 class CliContext:
@@ -78,51 +76,3 @@ def pod_name(text: str) -> str:
             hint=f"use {pod!r}",
         )
     return pod
-
-
-def with_namespace(function: F) -> F:
-    """Adds `-n`, which overrides the global one, to a command whose first parameter is the CliContext."""
-
-    def set_namespace(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-        if value is None:
-            return
-        if ctx.obj is None:  # completing: click parses the line, but does not call the root command
-            ctx.meta[NAMESPACE_KEY] = value
-        else:
-            ctx.obj.namespace_given = value
-
-    return click.option(
-        "-n",
-        "--namespace",
-        metavar="NAME",
-        expose_value=False,
-        callback=set_namespace,
-        is_eager=True,  # completion of names asks for the namespace
-        help=f"Namespace of the pod (default {NAMESPACE!r}).",
-    )(function)
-
-
-def with_output(*formats: str) -> Callable[[F], F]:
-    """Adds `-o`, which overrides the global one; the command reads `CliContext.output`."""
-
-    def set_output(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-        if ctx.obj is None:
-            return
-        if value is not None:
-            ctx.obj.output = value
-        elif ctx.obj.output is not None and ctx.obj.output not in formats:
-            raise click.UsageError(
-                f"{ctx.info_name} knows no output format {ctx.obj.output!r}: {', '.join(formats)}", ctx
-            )
-
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(formats),
-        expose_value=False,
-        callback=set_output,
-        help="Output format.",
-    )
-
-
-pass_context = click.make_pass_decorator(CliContext)

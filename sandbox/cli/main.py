@@ -15,8 +15,12 @@ def main() -> None:
     after both streams were flushed.
     """
     gc.disable()
-    from sandbox.cli.root import run
+    from sandbox.cli.plain import is_plain
 
+    if is_plain(sys.argv[1:]):
+        from sandbox.cli.plain import run_plain as run
+    else:
+        from sandbox.cli.root import run
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from sandbox.errors import InvalidInput
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 MAX_FILE_BYTES = 4 << 20
 

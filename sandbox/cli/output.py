@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def emit(lines: list[str]) -> None:

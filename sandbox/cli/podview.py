@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sandbox.cli.style import age, epoch
 
-Pod = Mapping[str, Any]
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Pod = Mapping[str, Any]
 
 
 def status_of(pod: Pod) -> str:

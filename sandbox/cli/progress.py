@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
 
 from sandbox.cli.style import clean, is_terminal, style, width
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 class StatusLine:

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
 
+from sandbox.cli.client import ApiError
 from sandbox.cli.style import style
+from sandbox.errors import SandboxError
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+
+def report_failure(error: Exception) -> int | None:
+    """Prints an expected failure and returns its exit code; None for one that nobody expected."""
+    if isinstance(error, SandboxError):
+        print_errors([error.to_json()])
+        return error.exit_code
+    if isinstance(error, ApiError):
+        print_errors(error.errors)
+        return error.exit_code
+    return None
+
+
+def broken_pipe() -> int:
+    """The reader of our output is gone, which is its right: end quietly, as SIGPIPE would have ended us."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return 141
 
 
 def print_errors(errors: Sequence[Mapping[str, Any]], sources: Mapping[str, str] | None = None) -> None:

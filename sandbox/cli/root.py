@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import click
 
 from sandbox import __version__
-from sandbox.cli.client import ApiError
 from sandbox.cli.context import CliContext
-from sandbox.errors import SandboxError
+from sandbox.cli.report import broken_pipe, print_errors, report_failure
 
 # name → (module below sandbox.cli.commands, its attribute, one line for --help, section). A command is imported when
 # it is run; the list of commands imports none.
@@ -31,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "images": ("images", "images", "List images", "Images"),
     "load": ("images", "load", "Load an image archive", "Images"),
     "rmi": ("images", "rmi", "Remove images", "Images"),
+    "demo": ("demo", "demo", "Demonstrate what the runtime promises", "Learn"),
+    "experiment": ("experiment", "experiment", "Measure limits against what the kernel gives", "Learn"),
     "daemon": ("daemon", "daemon", "Run, stop or install the daemon", "Host"),
     "doctor": ("doctor", "doctor", "Check what this host offers and say what is missing", "Host"),
     "version": ("version", "version", "Show the versions of this program and of the daemon", "Host"),
@@ -116,7 +116,7 @@ def run(arguments: list[str]) -> int:
         with cli.make_context("sandbox", arguments) as ctx:
             result: Any = cli.invoke(ctx)
     except BrokenPipeError:
-        return _broken_pipe()
+        return broken_pipe()
     except Exception as error:
         code = report(error)
         if code is None:
@@ -129,8 +129,6 @@ def run(arguments: list[str]) -> int:
 
 def report(error: Exception) -> int | None:
     """Prints an expected error and returns its exit code; None for one that nobody expected."""
-    from sandbox.cli.report import print_errors
-
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.Abort):
@@ -142,18 +140,4 @@ def report(error: Exception) -> int | None:
         message = error.format_message()
         print_errors([{"message": message[:1].lower() + message[1:].rstrip("."), "hint": hint}])
         return 2 if isinstance(error, click.UsageError) else 1
-    if isinstance(error, SandboxError):
-        print_errors([error.to_json()])
-        return error.exit_code
-    if isinstance(error, ApiError):
-        print_errors(error.errors)
-        return error.exit_code
-    return None
-
-
-def _broken_pipe() -> int:
-    """The reader of our output is gone, which is its right: end quietly, as SIGPIPE would have ended us."""
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-    return 141
+    return report_failure(error)

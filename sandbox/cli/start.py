@@ -15,7 +15,7 @@ def client_with_daemon(context: CliContext) -> Client:
     """A client whose daemon answers. Raises DaemonUnavailable when none could be started."""
     client = context.client
     try:
-        client.connect().close()
+        client.probe()
         return client
     except DaemonUnavailable as error:
         if os.geteuid() != 0:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
 
 CODES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36", "dim": "2"}
 STATUS_COLOURS = {

@@ -710,15 +710,15 @@ class Plan:
 
     @property
     def slot_count(self) -> int:
-        used = [len(self.given) - 1]
-        for op in self.ops:
-            record = op.record()
-            used += [record.fd, record.at]
-        return max(used) + 1
+        return _slot_count(self, [op.record() for op in self.ops])
 
     def describe(self) -> list[str]:
         lines = [f"[{number}] is {name}" for number, name in enumerate(self.given)]
         return lines + [op.describe() for op in self.ops]
+
+
+def _slot_count(plan: Plan, records: Sequence[Record]) -> int:
+    return max(len(plan.given) - 1, *(max(record.fd, record.at) for record in records)) + 1
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -726,8 +726,9 @@ def encode_plan(plan: Plan) -> bytes:
     records = [op.record() for op in plan.ops]
     if not 0 < len(records) <= MAX_OPS:
         raise ValueError(f"a plan has 1 to {MAX_OPS} operations, not {len(records)}")
-    if plan.slot_count > MAX_SLOTS:
-        raise ValueError(f"a plan has at most {MAX_SLOTS} slots, not {plan.slot_count}")
+    slot_count = _slot_count(plan, records)
+    if slot_count > MAX_SLOTS:
+        raise ValueError(f"a plan has at most {MAX_SLOTS} slots, not {slot_count}")
     data = bytearray()
     base = _HEADER.size + OP_BYTES * len(records)
     packed = bytearray()
@@ -745,4 +746,4 @@ def encode_plan(plan: Plan) -> bytes:
     total = base + len(data)
     if total > MAX_PLAN_BYTES:
         raise ValueError(f"a plan has at most {MAX_PLAN_BYTES} bytes, not {total}")
-    return _HEADER.pack(MAGIC, VERSION, len(records), total, plan.slot_count) + bytes(packed) + bytes(data)
+    return _HEADER.pack(MAGIC, VERSION, len(records), total, slot_count) + bytes(packed) + bytes(data)

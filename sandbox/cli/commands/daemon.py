@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from sandbox.cli.client import target
-from sandbox.cli.context import CliContext, pass_context, with_output
+from sandbox.cli.context import CliContext
+from sandbox.cli.options import pass_context, with_output
 from sandbox.cli.output import emit, emit_object
 from sandbox.errors import DeadlineExceeded, InvalidInput, SandboxError
 

@@ -7,8 +7,9 @@ import time
 import click
 
 from sandbox.cli.complete import pod_names
-from sandbox.cli.context import CliContext, pass_context, pod_name, with_namespace
+from sandbox.cli.context import CliContext, pod_name
 from sandbox.cli.describe import describe_pod
+from sandbox.cli.options import pass_context, with_namespace
 from sandbox.cli.output import emit
 from sandbox.cli.style import width
 

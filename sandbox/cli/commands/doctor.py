@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from sandbox.cli.context import CliContext, pass_context, with_output
+from sandbox.cli.context import CliContext
+from sandbox.cli.options import pass_context, with_output
 from sandbox.cli.output import emit, emit_object
 from sandbox.cli.style import clean, style
 

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from sandbox.cli.client import target
-from sandbox.cli.context import CliContext, pass_context, with_namespace, with_output
+from sandbox.cli.context import CliContext
+from sandbox.cli.options import pass_context, with_namespace, with_output
 from sandbox.cli.output import emit, emit_object, kind_list
 from sandbox.cli.style import age, clean, is_terminal, style, table, width
 

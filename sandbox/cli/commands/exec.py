@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import ExitStack
-from typing import Any
 
 import click
 
-from sandbox.cli.client import ApiError
 from sandbox.cli.complete import container_names
-from sandbox.cli.context import CliContext, pass_context, split_name, with_namespace
+from sandbox.cli.context import CliContext, split_name
+from sandbox.cli.options import pass_context, with_namespace
+from sandbox.cli.session import session, terminal_fd
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
+class ExecCommand(click.Command):
+    """Options may stand before POD, or between POD and `--` as kubectl has them; words after POD are the command's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        between = "--" in args and args[0][:1] != "-" and args[1][:1] == "-"
+        ctx.allow_interspersed_args = between
+        return super().parse_args(ctx, args)
+
+
+@click.command("exec", cls=ExecCommand)
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input to the command.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @click.option("-c", "--container", metavar="NAME", default="", help="The container, if not given as POD/CONTAINER.")
@@ -29,6 +36,7 @@ def exec_(context: CliContext, stdin: bool, tty: bool, container: str, name: str
     Examples:
       sandbox exec web -- ls -l /
       sandbox exec -it web/server -- sh
+      sandbox exec web -c server -- env
       tar -c . | sandbox exec -i web -- tar -x -C /tmp
     """
     pod, container = split_name(name, container)
@@ -40,9 +48,9 @@ def exec_(context: CliContext, stdin: bool, tty: bool, container: str, name: str
     if tty:
         from sandbox.cli.terminal import size
 
-        rows, columns = size(_terminal_fd())
+        rows, columns = size(terminal_fd())
         query += [("rows", rows), ("cols", columns)]
-    return _session(context, pod, "exec", container, query, stdin=stdin, tty=tty)
+    return session(context, pod, "exec", container, query, stdin=stdin, tty=tty)
 
 
 @click.command()
@@ -63,7 +71,7 @@ def attach(context: CliContext, stdin: bool, tty: bool, container: str, name: st
       sandbox attach -it shell/main
     """
     pod, container = split_name(name, container)
-    return _session(context, pod, "attach", container, [], stdin=stdin, tty=tty and _has_terminal(stdin))
+    return session(context, pod, "attach", container, [], stdin=stdin, tty=tty and _has_terminal(stdin))
 
 
 def _has_terminal(stdin: bool) -> bool:
@@ -72,52 +80,3 @@ def _has_terminal(stdin: bool) -> bool:
         click.echo("warning: standard input is not a terminal: -t is ignored", err=True)
         return False
     return True
-
-
-def _terminal_fd() -> int:
-    return next((fd for fd in (0, 1, 2) if os.isatty(fd)), 0)
-
-
-def _session(
-    context: CliContext,
-    pod: str,
-    verb: str,
-    container: str,
-    query: list[tuple[str, str | int]],
-    *,
-    stdin: bool,
-    tty: bool,
-) -> int:
-    from sandbox.cli.websocket import RemoteProcess
-
-    query = [*([("container", container)] if container else []), *query, ("stdin", int(stdin)), ("tty", int(tty))]
-    remote = RemoteProcess(context.client.connect(), context.pod_target(pod, verb, query=query))
-    sys.stdout.flush()
-    with ExitStack() as stack:
-        stack.callback(remote.close)
-        extras: dict[str, Any] = {}
-        if tty:
-            from sandbox.cli.terminal import DetachKeys, raw, resizes, size
-
-            fd = _terminal_fd()
-            extras = {"terminal_size": lambda: size(fd), "wakeup": stack.enter_context(resizes())}
-            if stdin:
-                if verb == "attach":
-                    extras["detach"] = DetachKeys()
-                    click.echo("Ctrl-P Ctrl-Q leaves the session; a key brings up the prompt", err=True)
-                stack.enter_context(raw(0))
-        status = remote.run(0 if stdin else None, 1, 2, **extras)
-    if status is None:
-        click.echo("\nleft the session; the process goes on", err=True)
-        return 0
-    return _exit_code(status)
-
-
-def _exit_code(status: dict[str, Any]) -> int:
-    """The exit code that a Kubernetes Status carries. Raises ApiError when it is about something else."""
-    if status.get("status") == "Success":
-        return 0
-    for cause in (status.get("details") or {}).get("causes") or ():
-        if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdigit():
-            return int(cause["message"]) & 0xFF
-    raise ApiError([{"message": status.get("message") or "the command could not be run", "exitCode": 1}])

@@ -12,7 +12,8 @@ import click
 
 from sandbox.cli.client import target
 from sandbox.cli.complete import image_names
-from sandbox.cli.context import CliContext, pass_context, with_output
+from sandbox.cli.context import CliContext
+from sandbox.cli.options import pass_context, with_output
 from sandbox.cli.output import emit, emit_object, kind_list
 from sandbox.cli.style import age, is_terminal, size, table, width
 from sandbox.errors import InvalidInput

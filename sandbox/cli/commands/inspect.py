@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from sandbox.cli.complete import container_names
-from sandbox.cli.context import CliContext, pass_context, split_name, with_namespace, with_output
+from sandbox.cli.context import CliContext, split_name
+from sandbox.cli.options import pass_context, with_namespace, with_output
 from sandbox.cli.output import emit_object
 from sandbox.errors import NotFound
 

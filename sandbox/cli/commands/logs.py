@@ -7,7 +7,8 @@ import sys
 import click
 
 from sandbox.cli.complete import container_names
-from sandbox.cli.context import CliContext, pass_context, split_name, with_namespace
+from sandbox.cli.context import CliContext, split_name
+from sandbox.cli.options import pass_context, with_namespace
 
 
 @click.command()

@@ -10,7 +10,8 @@ import click
 
 from sandbox.cli.client import target
 from sandbox.cli.complete import pod_names
-from sandbox.cli.context import CliContext, pass_context, pod_name, with_namespace, with_output
+from sandbox.cli.context import CliContext, pod_name
+from sandbox.cli.options import pass_context, with_namespace, with_output
 from sandbox.cli.output import emit, emit_object
 from sandbox.cli.style import epoch, is_terminal, size, table, width
 from sandbox.errors import NotFound

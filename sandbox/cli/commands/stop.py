@@ -9,8 +9,9 @@ import click
 
 from sandbox.cli.client import ApiError
 from sandbox.cli.complete import pod_names
-from sandbox.cli.context import CliContext, pass_context, pod_name, with_namespace
+from sandbox.cli.context import CliContext, pod_name
 from sandbox.cli.manifests import read_files
+from sandbox.cli.options import pass_context, with_namespace
 from sandbox.cli.output import emit
 from sandbox.cli.progress import StatusLine
 from sandbox.cli.report import print_errors

@@ -8,7 +8,8 @@ import click
 
 from sandbox import __version__
 from sandbox.cli.client import target
-from sandbox.cli.context import CliContext, pass_context, with_output
+from sandbox.cli.context import CliContext
+from sandbox.cli.options import pass_context, with_output
 from sandbox.cli.output import emit, emit_object
 from sandbox.errors import DaemonUnavailable
 
