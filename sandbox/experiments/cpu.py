@@ -25,8 +25,7 @@ class CpuBench:
 
     def measure(self, point: Point) -> Sample:
         quantity = cpu_quantity(point.limit)
-        resources = {"requests": {"cpu": "10m"}, "limits": {"cpu": quantity}}
-        loop = shell_container("loop", "while :; do :; done", resources=resources)
+        loop = shell_container("loop", "while :; do :; done", resources={"limits": {"cpu": quantity}})
         with self._pods.pod(loop) as pod:
             time.sleep(WARM_UP_S)
             before, after, seconds = pod.window("loop", self._window_s)

@@ -27,9 +27,16 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Holds those signals back for the block: they come when it is over."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """Holds those signals back for the block: they come when it is over. Main thread only.
+
+    Handlers and no mask: a mask would be inherited by every program that the block starts.
+    """
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda number, _frame: held.append(number)) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in dict.fromkeys(held):
+            signal.raise_signal(late)

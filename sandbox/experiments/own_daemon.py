@@ -20,7 +20,7 @@ from sandbox.errors import DeadlineExceeded, NetworkError, SandboxError
 
 STOP_TIMEOUT_S = 30.0
 SUBNETS = IPv4Network("10.64.0.0/10")
-SUBNET_PREFIX = 28
+SUBNET_PREFIX = 24
 
 
 def own_config(base: Config, back_off_s: float) -> Config:

@@ -50,6 +50,15 @@ def _by_series(report: Report) -> list[tuple[int, str, list[Summary]]]:
     return [(n, name, [s for s in summaries if s.series == name]) for n, name in enumerate(names)]
 
 
+def _dodged(report: Report, number: int, points: list[Summary]) -> list[float]:
+    """Where the points of one series stand: several series side by side, so that none hides another."""
+    limits = [point.limit / report.experiment.scale for point in points]
+    shift = (number - (len(report.experiment.series) - 1) / 2) * 0.12
+    if report.experiment.logarithmic:
+        return [limit * 2**shift for limit in limits]
+    return [limit + shift * limits[0] for limit in limits]
+
+
 def _measured(axes: Any, report: Report) -> None:
     experiment = report.experiment
     scale = experiment.scale
@@ -63,7 +72,7 @@ def _measured(axes: Any, report: Report) -> None:
     )  # fmt: skip
     for number, name, points in _by_series(report):
         axes.errorbar(
-            [p.limit / scale for p in points],
+            _dodged(report, number, points),
             [p.median / scale for p in points],
             yerr=[[(p.median - p.low) / scale for p in points], [(p.high - p.median) / scale for p in points]],
             fmt=MARKERS[number],
@@ -96,7 +105,7 @@ def _errors(axes: Any, report: Report) -> None:
         middle = [p.error_percent for p in points]
         largest = max([largest, *map(abs, low), *map(abs, high)])
         axes.errorbar(
-            [p.limit / experiment.scale for p in points],
+            _dodged(report, number, points),
             middle,
             yerr=[
                 [m - edge for m, edge in zip(middle, low, strict=True)],

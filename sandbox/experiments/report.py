@@ -81,6 +81,7 @@ class Report:
             f"median and range of {self.settings.repetitions}",
             f"seed {self.settings.seed}",
         ]
+        words.append(f"load {self.load[0]:g} before")
         if "disk" in self.facts:
             words.append(str(self.facts["disk"]))
         return " · ".join(words)
@@ -101,9 +102,16 @@ class Report:
             rows.append([summary.series, *row] if several else row)
         if several:
             header.insert(0, "DIRECTION")
-        title = f"{experiment.title}"
         units = f"limit: {experiment.limit_label}; median: {experiment.measured_label}"
-        return [title, units, "", *table(header, rows, columns=width()), "", self.footer()]
+        lines = [experiment.title, units, "", *table(header, rows, columns=width()), "", self.footer()]
+        return [*lines, *self.notes()]
+
+    def notes(self) -> list[str]:
+        """What makes the numbers worth less than they look."""
+        cpus = self.host["cpus"]
+        if self.experiment.name == "cpu" and self.load[0] > cpus / 2:
+            return [f"note: the host was busy (load {self.load[0]:g} on {cpus} CPUs): a limit gives what others leave"]
+        return []
 
 
 def write_json(report: Report, path: Path) -> None:
