@@ -60,7 +60,7 @@ class Report:
             "unit": {"limit": self.experiment.limit_label, "measured": self.experiment.measured_label},
             "scale": self.experiment.scale,
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self.seconds, 3),
             "host": {**self.host, "loadAverage": list(self.load)},
             "settings": {
                 "repetitions": self.settings.repetitions,
@@ -109,7 +109,7 @@ class Report:
     def notes(self) -> list[str]:
         """What makes the numbers worth less than they look."""
         cpus = self.host["cpus"]
-        if self.experiment.name == "cpu" and self.load[0] > cpus / 2:
+        if self.experiment.name == "cpu" and self.load[0] > 0.75 * cpus:
             return [f"note: the host was busy (load {self.load[0]:g} on {cpus} CPUs): a limit gives what others leave"]
         return []
 
