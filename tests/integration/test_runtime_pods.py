@@ -290,12 +290,12 @@ async def test_exec_streams_codes_and_terminals(host: Host, tmp_path: Path) -> N
         await runtime.exec(id, ("/no/such",))
     with pytest.raises(InvalidInput):
         await runtime.exec(id, ())
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         session = await runtime.exec(id, ("/bin/true",))
         assert await session.wait() == 0
         session.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_attach_and_input(host: Host, tmp_path: Path) -> None:
