@@ -51,7 +51,10 @@ def _by_series(report: Report) -> list[tuple[int, str, list[Summary]]]:
 
 
 def _dodged(report: Report, number: int, points: list[Summary]) -> list[float]:
-    """Where the points of one series stand: several series side by side, so that none hides another."""
+    """Where the points of one series stand: several series side by side, so that none hides another.
+
+    Only for errors: against the ideal line a point must stand where its limit is.
+    """
     limits = [point.limit / report.experiment.scale for point in points]
     shift = (number - (len(report.experiment.series) - 1) / 2) * 0.12
     if report.experiment.logarithmic:
@@ -72,12 +75,13 @@ def _measured(axes: Any, report: Report) -> None:
     )  # fmt: skip
     for number, name, points in _by_series(report):
         axes.errorbar(
-            _dodged(report, number, points),
+            [p.limit / scale for p in points],
             [p.median / scale for p in points],
             yerr=[[(p.median - p.low) / scale for p in points], [(p.high - p.median) / scale for p in points]],
             fmt=MARKERS[number],
             color=COLOURS[number],
-            markersize=5.5,
+            markersize=5.5 + 4 * number,
+            markerfacecolor="none" if number else None,  # the second stands around the first
             capsize=4,
             elinewidth=1.2,
             label=(name + ": " if name else "") + "median, lowest to highest",
