@@ -85,6 +85,11 @@ class OwnDaemon:
         """Returns its pid once it serves. Raises DaemonUnavailable."""
         return start_daemon(self.config)
 
+    def ensure(self) -> None:
+        """Returns when it answers; starts it when it was killed. One that is just starting is waited for."""
+        if not self.client.answers():
+            self.start()
+
     def kill(self) -> int:
         """SIGKILL; returns the pid when the process is gone. Raises SandboxError when none runs."""
         pid = self.pid
@@ -107,8 +112,7 @@ class OwnDaemon:
         """
         if not self.config.root.exists():
             return
-        if not self.pid:
-            self.start()
+        self.ensure()
         pid = self.pid
         pidfd = os.pidfd_open(pid)
         try:

@@ -133,8 +133,7 @@ def demonstrate(base: Config, crashes: int, progress: Progress) -> Outcome:
             finally:
                 progress("cleaning up")
                 with undisturbed():
-                    if not daemon.pid:
-                        daemon.start()  # killed and not yet back: only a daemon removes pods
+                    daemon.ensure()  # killed and not yet back: only a daemon removes pods
                     pod.remove()
         finally:
             with undisturbed():
