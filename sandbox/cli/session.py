@@ -44,10 +44,11 @@ def session(
             fd = terminal_fd()
             extras = {"terminal_size": lambda: size(fd), "wakeup": stack.enter_context(resizes())}
             if stdin:
+                stack.enter_context(raw(0))
                 if verb == "attach":
                     extras["detach"] = DetachKeys()
-                    print("Ctrl-P Ctrl-Q leaves the session; a key brings up the prompt", file=sys.stderr)
-                stack.enter_context(raw(0))
+                    # Only now: who reads this may press keys at once, and the terminal must pass them on already.
+                    print("Ctrl-P Ctrl-Q leaves the session; a key brings up the prompt", end="\r\n", file=sys.stderr)
         status = remote.run(0 if stdin else None, 1, 2, **extras)
     if status is None:
         print("\nleft the session; the process goes on", file=sys.stderr)
