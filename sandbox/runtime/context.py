@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sandbox.cgroups.driver import CgroupDriver
 from sandbox.errors import Conflict, MonitorError, NotFound
@@ -19,6 +19,8 @@ from sandbox.runtime.records import READY, ContainerRecord, Records, SandboxReco
 from sandbox.runtime.status import RuntimeEvent
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PAUSE_PROCESS = "pause"
 """The monitor's name of the pod's PID 1."""
@@ -45,7 +47,7 @@ class Context:
     exited: dict[str, asyncio.Event] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _listeners: list[Callable[[RuntimeEvent], None]] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def subscribe(self, callback: Callable[[RuntimeEvent], None]) -> None:
         self._listeners.append(callback)
@@ -67,10 +69,17 @@ class Context:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def protect(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits `work`, which goes on to its end also when whoever awaits it is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
     async def settle(self) -> None:
         """Waits for background work, such as the removal of cgroups."""
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def lock(self, id: str) -> asyncio.Lock:
         return self.locks.setdefault(id, asyncio.Lock())

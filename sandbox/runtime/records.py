@@ -12,9 +12,11 @@ is found by its record.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sandbox.cgroups.resources import CgroupResources
 from sandbox.runtime.codec import from_json, to_json
 from sandbox.runtime.config import ContainerConfig, PodSandboxConfig
 from sandbox.store.database import Database
@@ -41,6 +43,8 @@ class SandboxRecord:
     pause_start_time: int = 0
     netns_path: str = ""
     addresses: tuple[str, ...] = ()
+    updating: CgroupResources | None = None
+    """The limits that are being written in place of the configuration's; None: none are."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class ContainerRecord:
     signal: int = 0
     reason: str = ""
     message: str = ""
+    updating: CgroupResources | None = None
+    """As a pod sandbox has it."""
 
 
 class Records:
@@ -86,6 +92,9 @@ class Records:
         self.containers: dict[str, ContainerRecord] = {
             id: from_json(ContainerRecord, body) for id, body in database.all("containers")
         }
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._database.transaction()
 
     def put_sandbox(self, record: SandboxRecord) -> SandboxRecord:
         self._database.put("pod_sandboxes", record.id, to_json(record))

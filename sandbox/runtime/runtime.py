@@ -5,10 +5,11 @@ Single-threaded: every method runs in the daemon's event loop. Errors are those 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sandbox.cgroups.driver import CgroupDriver, CgroupStats
+from sandbox.cgroups.resources import CgroupResources
 from sandbox.images.store import ImageStore
 from sandbox.linux.capabilities import capability_sets
 from sandbox.linux.process import boot_id
@@ -31,6 +32,7 @@ from sandbox.runtime.status import (
     container_status,
     sandbox_status,
 )
+from sandbox.runtime.updates import ResourceChange, Updates
 from sandbox.store.database import Database
 from sandbox.timeline import Timeline
 
@@ -63,11 +65,13 @@ class Runtime:
         )
         self._sessions = Sessions(self._context)
         self._containers = Containers(self._context)
+        self._updates = Updates(self._context)
         self._sandboxes = PodSandboxes(self._context, self._containers, self._sessions)
 
     async def recover(self) -> None:
         """Once, at the start: adopts what runs, learns what ended, undoes what was begun."""
         await recover(self._context, self._sandboxes, self._containers)
+        self._updates.undo_interrupted()
         # The default filter takes 12 ms to compile: not in the first pod's time.
         compile_filter("RuntimeDefault", "", capability_sets().bounding)
 
@@ -122,6 +126,20 @@ class Runtime:
     async def remove_container(self, id: str) -> None:
         """RemoveContainer: kills it if it runs. Idempotent."""
         await self._containers.remove(id)
+
+    async def update_container_resources(self, id: str, resources: CgroupResources) -> None:
+        """UpdateContainerResources: limits that are None stay. All or nothing; memory below its use is refused."""
+        await self._updates.update_container(id, resources)
+
+    def check_resources(self, changes: Sequence[ResourceChange]) -> None:
+        """Raises what `update_resources` would before it touches anything."""
+        self._updates.check(changes)
+
+    async def update_resources(
+        self, changes: Sequence[ResourceChange], stored: Callable[[], None] = lambda: None
+    ) -> None:
+        """New limits for several pod sandboxes and containers, all or nothing; `stored` joins the last transaction."""
+        await self._updates.apply(changes, stored)
 
     def container_status(self, id: str) -> ContainerStatus:
         return container_status(self._context.container(id))
