@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 
 from sandbox.cgroups.quantities import PERIOD_US
@@ -136,32 +137,43 @@ SETTERS: dict[str, Setter] = {
 
 def annotated(resources: CgroupResources, annotations: Mapping[str, str], container: str) -> CgroupResources:
     """The limits of `container` with what annotations say. Raises InvalidInput that names the annotation."""
-    for name, setter in SETTERS.items():
-        for key in (f"{PREFIX}{name}.{container}", f"{PREFIX}{name}"):
-            if key not in annotations:
-                continue
-            try:
-                resources = setter(resources, annotations[key])
-                check_values(resources)
-            except (ValueError, InvalidInput) as e:
-                raise InvalidInput(
-                    f"annotation {key}: {e}",
-                    operation="read annotations",
-                    subject=key,
-                    hint="docs/limits.md describes the limits that annotations set",
-                ) from e
-            break
+    for key in keys_for(annotations, container):
+        try:
+            resources = SETTERS[key.removeprefix(PREFIX).partition(".")[0]](resources, annotations[key])
+            check_values(resources)
+        except (ValueError, InvalidInput) as e:
+            raise _refused(key, str(e)) from e
     return resources
 
 
-def check_containers(annotations: Mapping[str, str], containers: Iterable[str]) -> None:
-    """Refuses a limit for a container that the pod has not. Raises InvalidInput."""
+def check_keys(annotations: Mapping[str, str], containers: Iterable[str]) -> None:
+    """Refuses a limit that there is not, or for a container that the pod has not. Raises InvalidInput."""
     names = set(containers)
     for key in annotations:
+        if not key.startswith(PREFIX):
+            continue
         limit, dot, container = key.removeprefix(PREFIX).partition(".")
-        if key.startswith(PREFIX) and limit in SETTERS and dot and container not in names:
-            raise InvalidInput(
-                f"annotation {key} names container {container!r}, and the pod has {', '.join(sorted(names))}",
-                operation="read annotations",
-                subject=key,
-            )
+        if limit not in SETTERS:
+            raise _refused(key, f"there is no limit {limit!r}, {_expected(limit, SETTERS)}")
+        if dot and container not in names:
+            raise _refused(key, f"the pod has no container {container!r}, {_expected(container, sorted(names))}")
+
+
+def _expected(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word[:100], known := list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def keys_for(annotations: Mapping[str, str], container: str) -> list[str]:
+    """The annotations that set limits of `container`: of two that set the same, the one that names it."""
+    pairs = [(f"{PREFIX}{name}.{container}", f"{PREFIX}{name}") for name in SETTERS]
+    return [next(key for key in pair if key in annotations) for pair in pairs if set(pair) & set(annotations)]
+
+
+def _refused(key: str, what: str) -> InvalidInput:
+    return InvalidInput(
+        f"annotation {key}: {what}",
+        operation="read annotations",
+        subject=key,
+        hint="docs/limits.md describes the limits that annotations set",
+    )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sandbox.manifest.dump import to_manifest
-    from sandbox.manifest.load import from_manifest, load_manifests
+    from sandbox.manifest.load import Manifests, from_manifest, load_manifests
     from sandbox.manifest.models import ConfigMap, KubeObject, Pod, Secret
+    from sandbox.manifest.problems import Finding
     from sandbox.manifest.quantity import parse_bytes, parse_milli, parse_quantity
     from sandbox.manifest.reference import Reference, references
     from sandbox.manifest.support import notes
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigMap",
+    "Finding",
     "KubeObject",
+    "Manifests",
     "Pod",
     "Reference",
     "Secret",
@@ -37,8 +40,9 @@ __all__ = [
 
 _MODULES = {
     "dump": ("to_manifest",),
-    "load": ("from_manifest", "load_manifests"),
+    "load": ("Manifests", "from_manifest", "load_manifests"),
     "models": ("ConfigMap", "KubeObject", "Pod", "Secret"),
+    "problems": ("Finding",),
     "quantity": ("parse_bytes", "parse_milli", "parse_quantity"),
     "reference": ("Reference", "references"),
     "support": ("notes",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from sandbox.manifest.kinds import KINDS, LIST_KINDS, explain_unknown, nearest
 from sandbox.manifest.models import KubeObject, Model, Pod, core_v1
 from sandbox.manifest.nodes import Entry, Kind, Node, Path, describe, quote
 from sandbox.manifest.parse import DEFAULT_LIMITS, Limits, parse
-from sandbox.manifest.problems import Problems, Report, TooManyProblems
+from sandbox.manifest.problems import Finding, Problems, Report, TooManyProblems
 from sandbox.manifest.reference import Lookup, check_references, keys_of
 from sandbox.manifest.support import check_support
 from sandbox.manifest.validate import validate
@@ -33,6 +33,50 @@ class _Loaded:
         return type(self.obj).__name__, metadata.namespace or "", metadata.name or ""
 
 
+class Manifests:
+    """The objects of `files` (name, content) in their order, defaulted and valid; each knows where it was written.
+
+    `namespace` is for objects that name none. Making one only reads, and may be done in a thread: the problems are
+    raised by `check`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[tuple[str, bytes]],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._report = Report()
+        self._loaded: list[_Loaded] = []
+        with suppress(TooManyProblems):  # the report holds them
+            for name, content in files:
+                _load_file(name, content, namespace, limits, self._report, self._loaded)
+            if not files or (not self._loaded and not self._report.errors):
+                where = ", ".join(name for name, _ in files) or "no file"
+                problem = ManifestError(f"no object in {where}, expected a Pod", file=files[0][0] if files else "")
+                self._report.add(problem)
+
+    def check(self, known: Lookup | None = None) -> list[KubeObject]:
+        """The objects, or ManifestError, or ManifestErrors (its subclass) with up to 20 problems.
+
+        `known` tells which ConfigMaps and Secrets exist besides the given ones; without it a reference to one that is
+        not given passes (see `references`).
+        """
+        with suppress(TooManyProblems):
+            _check_set(self._loaded, known)
+        self._report.raise_if_any()
+        return [item.obj for item in self._loaded]
+
+    def refuse(self, findings: Iterable[Finding]) -> None:
+        """Raises what somebody else found wrong with the objects of `check`, each at its place in the files."""
+        loaded = {id(item.obj): item for item in self._loaded}
+        with suppress(TooManyProblems):
+            for found in findings:
+                loaded[id(found.obj)].problems.add(found.path, found.message, found.hint, key=found.key)
+        self._report.raise_if_any()
+
+
 def load_manifests(
     files: Sequence[tuple[str, bytes]],
     *,
@@ -40,25 +84,8 @@ def load_manifests(
     known: Lookup | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[KubeObject]:
-    """The objects of `files` (name, content) in their order, defaulted and valid.
-
-    `namespace` is for objects that name none. `known` tells which ConfigMaps and Secrets exist besides the given ones;
-    without it a reference to one that is not given passes (see `references`). Raises ManifestError, or ManifestErrors
-    (its subclass) with up to 20 problems.
-    """
-    report = Report()
-    loaded: list[_Loaded] = []
-    try:
-        for name, content in files:
-            _load_file(name, content, namespace, limits, report, loaded)
-        if not files or (not loaded and not report.errors):
-            where = ", ".join(name for name, _ in files) or "no file"
-            report.add(ManifestError(f"no object in {where}, expected a Pod", file=files[0][0] if files else ""))
-        _check_set(loaded, known)
-    except TooManyProblems:
-        pass  # the report holds them
-    report.raise_if_any()
-    return [item.obj for item in loaded]
+    """`Manifests` read and checked at once."""
+    return Manifests(files, namespace=namespace, limits=limits).check(known)
 
 
 def _load_file(

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sandbox.errors import ManifestError, ManifestErrors
+from sandbox.manifest.models import KubeObject
 from sandbox.manifest.nodes import Node, Path, locate, render_path
 
 MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong at `path` of an object, found by who knows the host. `key`: the key, not its value, is wrong."""
+
+    obj: KubeObject
+    path: Path
+    message: str
+    hint: str = ""
+    key: bool = False
 
 
 class TooManyProblems(Exception):

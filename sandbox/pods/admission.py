@@ -13,7 +13,8 @@ from sandbox.pods.translate import Translator
 from sandbox.pods.volumes import Volumes
 from sandbox.runtime.config import ContainerConfig, PodSandboxConfig
 
-_NO_UID = "00000000-0000-0000-0000-000000000000"
+NO_UID = "00000000-0000-0000-0000-000000000000"
+"""Of a pod that is only looked at."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ def preview_pod(translator: Translator, volumes: Volumes, pod: PodManifest) -> P
     """Raises InvalidInput for anything of the pod that cannot be had: a reference, a host path, a limit."""
     volumes.check(pod)
     containers = [
-        translator.container_config(pod, _NO_UID, container, make_sub_paths=False) for container in pod.containers
+        translator.container_config(pod, NO_UID, container, make_sub_paths=False) for container in pod.containers
     ]
-    sandbox = translator.sandbox_config(pod, _NO_UID)
+    sandbox = translator.sandbox_config(pod, NO_UID)
     return Preview(pod.namespace, pod.name, sandbox, tuple(containers))
 
 

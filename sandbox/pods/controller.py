@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sandbox.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, SandboxError
-from sandbox.manifest import notes, references
+from sandbox.manifest import Finding, notes, references
 from sandbox.pods import admission, policy, views
 from sandbox.pods.context import Context, PodEvents
+from sandbox.pods.findings import HostCheck
 from sandbox.pods.kube import KubeObject, Pod, PodManifest, name_of, namespace_of
 from sandbox.pods.objects import ObjectStore, kind_of, object_id
 from sandbox.pods.ports import EventSink, ImageResolver, RuntimePort, Tmpfs
@@ -127,17 +129,26 @@ class PodController:
 
     def preview(self, objects: Sequence[KubeObject]) -> list[admission.Preview]:
         """What `apply` would ask the runtime for; checks the same and leaves nothing. Raises as `apply` does."""
-        try:
-            with self._database.transaction():
-                for thing in objects:
-                    if not isinstance(thing, Pod):
-                        self._objects.put(thing)
-                pods = [PodManifest.of(thing) for thing in objects if isinstance(thing, Pod)]
-                admission.check_images(pods, self._resolve_image)
-                previews = [admission.preview_pod(self._translator, self._volumes, pod) for pod in pods]
-                raise _Rollback
-        except _Rollback:
-            return previews
+        with self._only_looking(objects) as pods:
+            admission.check_images(pods, self._resolve_image)
+            return [admission.preview_pod(self._translator, self._volumes, pod) for pod in pods]
+
+    def findings(self, objects: Sequence[KubeObject]) -> list[Finding]:
+        """Everything that this host has against the new pods among `objects`, with its place; leaves nothing."""
+        check = HostCheck(self._runtime, self._translator, self._volumes, self._resolve_image)
+        with self._only_looking(objects) as pods:
+            new = [pod for pod in pods if (pod.namespace, pod.name) not in self._workers]
+            return [finding for pod in new for finding in check.findings(pod)]
+
+    @contextmanager
+    def _only_looking(self, objects: Sequence[KubeObject]) -> Iterator[list[PodManifest]]:
+        """The pods among `objects`, while the others are there as if they had been applied."""
+        with suppress(_Rollback), self._database.transaction():
+            for thing in objects:
+                if not isinstance(thing, Pod):
+                    self._objects.put(thing)
+            yield [PodManifest.of(thing) for thing in objects if isinstance(thing, Pod)]
+            raise _Rollback
 
     async def stop(self, namespace: str, name: str, grace_s: float | None = None) -> None:
         """Ends the pod's containers and keeps its record and logs. Idempotent. Raises NotFound."""

@@ -9,10 +9,11 @@ from typing import Any
 from sandbox.manifest.dump import to_manifest
 from sandbox.manifest.load import from_manifest
 from sandbox.manifest.models import ConfigMap, KubeObject, Pod, Secret, core_v1
+from sandbox.manifest.nodes import Path
 
 Container = core_v1.Container
 
-__all__ = ["ConfigMap", "Container", "KubeObject", "Pod", "PodManifest", "Secret", "name_of", "namespace_of"]
+__all__ = ["ConfigMap", "Container", "KubeObject", "Path", "Pod", "PodManifest", "Secret", "name_of", "namespace_of"]
 
 
 def name_of(thing: KubeObject) -> str:
@@ -49,6 +50,12 @@ class PodManifest:
 
     def to_json(self) -> dict[str, Any]:
         return to_manifest(self.source)
+
+    @property
+    def located(self) -> list[tuple[Path, Container]]:
+        """`containers`, each with where it stands in the manifest."""
+        fields = (("initContainers", self.spec.initContainers or ()), ("containers", self.spec.containers))
+        return [(("spec", field, n), container) for field, some in fields for n, container in enumerate(some)]
 
     @property
     def containers(self) -> list[Container]:

@@ -39,8 +39,8 @@ def qos_class(pod: PodManifest) -> str:
 
 
 def pod_resources(pod: PodManifest, settings: PodSettings) -> CgroupResources:
-    """Limits of the pod's cgroup. Raises InvalidInput for an annotation that names no container of the pod."""
-    limit_annotations.check_containers(pod.annotations, [container.name for container in pod.containers])
+    """Limits of the pod's cgroup. Raises InvalidInput for an annotation that names no limit, or no container."""
+    limit_annotations.check_keys(pod.annotations, [container.name for container in pod.containers])
     return quantities.pod_resources(_all(pod), pids_limit=settings.pod_pids_limit)
 
 

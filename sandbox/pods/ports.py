@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from sandbox.cgroups.resources import CgroupResources
 from sandbox.runtime.config import ContainerConfig, PodSandboxConfig
 from sandbox.runtime.status import ContainerStatus, PodSandboxStatus, RuntimeEvent
 from sandbox.timeline import Timeline
@@ -29,6 +30,11 @@ class RuntimePort(Protocol):
     def container_status(self, id: str) -> ContainerStatus: ...
     def list_containers(self, pod_sandbox_id: str | None = None) -> list[ContainerStatus]: ...
     def subscribe(self, callback: Callable[[RuntimeEvent], None]) -> object: ...
+
+    # What it would say, without doing it: raise as the real thing does.
+    def check_limits(self, resources: CgroupResources) -> None: ...
+    def sandbox_plan(self, config: PodSandboxConfig) -> object: ...
+    def container_plan(self, sandbox: PodSandboxConfig, config: ContainerConfig) -> object: ...
 
 
 class Tmpfs(Protocol):

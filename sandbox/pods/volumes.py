@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.errors import InvalidInput, KernelError
+from sandbox.manifest.models import core_v1
 from sandbox.manifest.quantity import parse_bytes
 from sandbox.pods import env, trees
 from sandbox.pods.atomic import FileContent, check_key, check_relative, write_atomically
@@ -44,16 +45,20 @@ class Volumes:
     def check(self, pod: PodManifest) -> None:
         """Looks without touching: every reference and every host path. Raises InvalidInput."""
         for volume in pod.spec.volumes or []:
-            if volume.hostPath is not None:
-                check_host_path(volume.name, volume.hostPath.path, volume.hostPath.type or "")
-            elif volume.configMap is not None or volume.secret is not None:
-                self._payload(pod, volume)
-            elif volume.emptyDir is None or volume.emptyDir.medium not in (None, "", "Memory"):
-                raise InvalidInput(
-                    f"volume {volume.name!r} of pod {pod.name!r} is of a kind that is not supported",
-                    subject=volume.name,
-                    hint="emptyDir (on disk or in Memory), hostPath, configMap and secret are",
-                )
+            self.check_one(pod, volume)
+
+    def check_one(self, pod: PodManifest, volume: core_v1.Volume) -> None:
+        """As `check`."""
+        if volume.hostPath is not None:
+            check_host_path(volume.name, volume.hostPath.path, volume.hostPath.type or "")
+        elif volume.configMap is not None or volume.secret is not None:
+            self._payload(pod, volume)
+        elif volume.emptyDir is None or volume.emptyDir.medium not in (None, "", "Memory"):
+            raise InvalidInput(
+                f"volume {volume.name!r} of pod {pod.name!r} is of a kind that is not supported",
+                subject=volume.name,
+                hint="emptyDir (on disk or in Memory), hostPath, configMap and secret are",
+            )
 
     def prepare(self, pod: PodManifest, uid: str) -> None:
         """Makes every volume of the pod. Raises InvalidInput, or KernelError with the step and the kernel's answer."""

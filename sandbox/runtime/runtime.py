@@ -189,6 +189,10 @@ class Runtime:
         """What `start_container` would run, for a dry run; ids and paths are stand-ins."""
         return self._containers.dry_run(self._sandboxes.new_record(sandbox), config)
 
+    def check_limits(self, resources: CgroupResources) -> None:
+        """Raises UnsupportedByHost that names the controller, or InvalidInput that names the value."""
+        self._context.cgroups.check(resources)
+
     def runtime_info(self) -> dict[str, object]:
         return {"cgroups": self._context.cgroups.mode, "controllers": sorted(self._context.cgroups.controllers)}
 

@@ -41,17 +41,21 @@ def sandbox_clone_flags(config: PodSandboxConfig) -> int:
 
 def check_sysctls(config: PodSandboxConfig) -> None:
     """Raises InvalidInput for a sysctl that no namespace of the pod contains, or that is not a plain name and value."""
+
+    def refused(sentence: str) -> InvalidInput:
+        return InvalidInput(sentence, operation="check sysctls", subject=name)
+
     for name, value in config.sysctls:
         plain = all(part and part.replace("_", "").replace("-", "").isalnum() for part in name.split("."))
         if not plain or any(c in value for c in "\n\0+"):
-            raise InvalidInput(f"sysctl {name!r}={value!r} is not a plain name and value", subject=name)
+            raise refused(f"sysctl {name!r}={value!r} is not a plain name and value")
         if name not in defaults.SAFE_SYSCTLS and not name.startswith(defaults.SAFE_SYSCTL_PREFIXES):
-            raise InvalidInput(f"sysctl {name} is not namespaced: it would change the host", subject=name)
+            raise refused(f"sysctl {name} is not namespaced: it would change the host")
         network, ipc = config.namespaces.network, config.namespaces.ipc
         if name.startswith("net.") and network is not NamespaceMode.POD:
-            raise InvalidInput(f"sysctl {name} cannot be set with the host's network", subject=name)
+            raise refused(f"sysctl {name} cannot be set with the host's network")
         if not name.startswith("net.") and name != "kernel.domainname" and ipc is not NamespaceMode.POD:
-            raise InvalidInput(f"sysctl {name} cannot be set with the host's IPC namespace", subject=name)
+            raise refused(f"sysctl {name} cannot be set with the host's IPC namespace")
 
 
 def compile_sandbox(config: PodSandboxConfig, run_directory: str) -> ops.Plan:

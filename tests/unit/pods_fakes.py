@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox.errors import ImageNotFound, NotFound
+from sandbox.cgroups.resources import CgroupResources
+from sandbox.errors import ImageNotFound, InvalidInput, NotFound, UnsupportedByHost
 from sandbox.manifest import load_manifests
 from sandbox.pods.controller import PodController
 from sandbox.pods.settings import PodSettings
@@ -84,6 +85,21 @@ class FakeRuntime:
         await self._call("remove_pod_sandbox", id)
         self.sandboxes.pop(id, None)
         self.containers = {k: c for k, c in self.containers.items() if c.pod_sandbox_id != id}
+
+    def check_limits(self, resources: CgroupResources) -> None:
+        if resources.hugepage_limits:
+            raise UnsupportedByHost("cgroup controller hugetlb is not mounted", operation="check limits")
+        if resources.memory_high_bytes is not None:
+            raise UnsupportedByHost("memory.high needs cgroup v2", operation="check limits")
+
+    def sandbox_plan(self, config: PodSandboxConfig) -> object:
+        return None
+
+    def container_plan(self, sandbox: PodSandboxConfig, config: ContainerConfig) -> object:
+        self.check_limits(config.resources)
+        if config.security.run_as_non_root and not config.security.run_as_user:
+            raise InvalidInput("must not run as root")
+        return None
 
     def pod_sandbox_status(self, id: str) -> PodSandboxStatus:
         if id not in self.sandboxes:

@@ -125,6 +125,20 @@ def test_burst_and_swap_need_their_limit() -> None:
 
 
 def test_a_container_that_is_not_there() -> None:
-    a.check_containers({"sandbox/io.web": "", "sandbox/pids": "", "sandbox/events.x": "", "o/io.x": ""}, ["web"])
-    with pytest.raises(InvalidInput, match=r"sandbox/io\.wbe"):
-        a.check_containers({"sandbox/io.wbe": ""}, ["web"])
+    a.check_keys({"sandbox/io.web": "", "sandbox/pids": "", "o/io.x": ""}, ["web"])
+    with pytest.raises(InvalidInput, match=r"sandbox/io\.wbe: the pod has no container 'wbe', did you mean 'web'\?"):
+        a.check_keys({"sandbox/io.wbe": ""}, ["web"])
+
+
+def test_a_limit_that_there_is_not() -> None:
+    with pytest.raises(InvalidInput, match=r"sandbox/pidz\.web: there is no limit 'pidz', did you mean 'pids'\?") as e:
+        a.check_keys({"sandbox/pidz.web": "5"}, ["web"])
+    assert e.value.subject == "sandbox/pidz.web"
+    with pytest.raises(InvalidInput, match="known are cpu-burst, cpuset-cpus"):
+        a.check_keys({"sandbox/unheard": "5"}, ["web"])
+
+
+def test_the_annotation_that_names_the_container_goes_first() -> None:
+    both = {"sandbox/pids": "5", "sandbox/pids.web": "6", "sandbox/pids.db": "7", "sandbox/io-weight": "9"}
+    assert a.keys_for(both, "web") == ["sandbox/io-weight", "sandbox/pids.web"]
+    assert a.annotated(CgroupResources(), both, "web").pids_limit == 6

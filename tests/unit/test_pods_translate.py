@@ -166,7 +166,7 @@ def test_resources_qos_and_oom_score(harness: Harness) -> None:
 def test_limits_by_annotation(harness: Harness) -> None:
     preview = _preview(harness, metadata="{name: web, annotations: {sandbox/pids.app: '50'}}")
     assert preview.containers[0].resources.pids_limit == 50
-    with pytest.raises(InvalidInput, match="names container 'nope'"):
+    with pytest.raises(InvalidInput, match="no container 'nope'"):
         _preview(harness, metadata="{name: web, annotations: {sandbox/pids.nope: '50'}}")
 
 

@@ -13,7 +13,7 @@ from sandbox.daemon.api.app import SERVICES, background, number, protect, read_j
 from sandbox.daemon.api.system import clean_if_idle
 from sandbox.daemon.wiring import Services
 from sandbox.errors import DaemonUnavailable, InvalidInput, NotFound, SandboxError
-from sandbox.manifest import KubeObject, load_manifests
+from sandbox.manifest import KubeObject, Manifests
 from sandbox.pods.controller import AppliedPod
 from sandbox.pods.status import exit_code
 from sandbox.timeline import Timeline
@@ -79,14 +79,18 @@ def parse_apply(body: dict[str, Any]) -> ApplyRequest:
 
 
 async def load_objects(
-    services: Services, files: Sequence[tuple[str, bytes]], namespace: str, *, check_references: bool
+    services: Services, files: Sequence[tuple[str, bytes]], namespace: str, *, check: bool
 ) -> list[KubeObject]:
-    """Raises ManifestError with every problem found. What is large is parsed in a thread."""
-    known = services.controller.object_keys if check_references else None
+    """Raises ManifestError with every problem found; `check`: also references, and what this host has against it."""
     if sum(len(content) for _, content in files) <= INLINE_BYTES:
-        return load_manifests(files, namespace=namespace, known=known)
-    # The database belongs to the event loop's thread: references are checked when the objects are there.
-    return await asyncio.to_thread(load_manifests, files, namespace=namespace)
+        manifests = Manifests(files, namespace=namespace)
+    else:
+        manifests = await asyncio.to_thread(Manifests, files, namespace=namespace)
+    if not check:
+        return manifests.check()
+    objects = manifests.check(services.controller.object_keys)
+    manifests.refuse(services.controller.findings(objects))
+    return objects
 
 
 @routes.post("/v1/apply")
@@ -96,7 +100,7 @@ async def apply(request: web.Request) -> web.StreamResponse:
     keys = {"files", "namespace", "wait", "timeoutSeconds", "dryRun", "rm"}
     with timeline.span("validate"):
         wanted = parse_apply(await read_json(request, keys))
-        objects = await load_objects(services, wanted.files, wanted.namespace, check_references=True)
+        objects = await load_objects(services, wanted.files, wanted.namespace, check=True)
     if wanted.dry_run:
         plans = _plans(services, objects)  # all of them before the answer begins: an error must be one
         return await stream_ndjson(request, _each(plans))
@@ -210,7 +214,7 @@ async def down(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     body = await read_json(request, {"files", "namespace", "graceSeconds"})
     grace_s = number(body.get("graceSeconds"), "graceSeconds")
-    objects = await load_objects(services, parse_files(body), parse_namespace(body), check_references=False)
+    objects = await load_objects(services, parse_files(body), parse_namespace(body), check=False)
     gone = await protect(request, services.controller.down(objects, grace_s=grace_s))
     pods = [name.rpartition("/")[2] for name in gone if name.startswith("Pod/")]
     await protect(request, clean_if_idle(services))
