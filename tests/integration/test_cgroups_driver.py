@@ -288,7 +288,8 @@ def _ticks(pid: int) -> int:
 
 async def test_kill_leaves_nobody_not_even_those_that_fork(driver: CgroupDriver, name: str, run: Run) -> None:
     driver.create(f"{name}/a/b", NOTHING)
-    run(f"{name}/a", "while :; do sleep 0.01 & done")
+    driver.create(f"{name}/a/c", NOTHING)  # a leaf: on v2 a cgroup that hands controllers down has no processes
+    run(f"{name}/a/c", "while :; do sleep 0.01 & done")
     run(f"{name}/a/b", "sleep 100 & sleep 100 & wait")
     time.sleep(0.2)
     pids = driver.processes(name)
