@@ -58,8 +58,11 @@ static int by_descriptor(const struct plan *plan, const struct plan_op *op, bool
         result = set_path(fs, "workdir", work);
     if (result == 0 && (op->flags & OVERLAY_VOLATILE) != 0)
         result = sys_fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
-    if (result == 0)
+    if (result == 0) {
         result = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+        /* Before Linux 6.5 overlay looks at its options only now. Where the fault is another, mount(2) finds it too. */
+        *old_kernel = result < 0 && errno == EINVAL;
+    }
     if (result == 0)
         result = sys_fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)op->b);
     int error = errno;
