@@ -258,7 +258,7 @@ class Client:
         payload = b"" if body is None else json.dumps(body).encode()
         if body is not None:
             head += "Content-Type: application/json\r\n"
-        if payload or method in ("POST", "PUT"):
+        if payload or method in ("POST", "PUT", "PATCH"):
             head += f"Content-Length: {len(payload)}\r\n"
         sock.sendall(head.encode() + b"\r\n" + payload)
 

@@ -99,13 +99,12 @@ _POD_SPEC = {
 _CONTAINER = {
     **_fields(
         "name image imagePullPolicy command args workingDir ports env envFrom volumeMounts resources securityContext "
-        "stdin stdinOnce tty lifecycle restartPolicy"
+        "stdin stdinOnce tty lifecycle restartPolicy resizePolicy"
     ),
     "livenessProbe": _refused("probes are not supported by this release"),
     "readinessProbe": _refused("probes are not supported by this release"),
     "startupProbe": _refused("probes are not supported by this release"),
     "restartPolicyRules": _not_yet(),
-    "resizePolicy": _noted("has no effect, this release does not resize running containers"),
     "volumeDevices": _refused("block devices are not supported by this release"),
     "terminationMessagePath": _noted(
         "has no effect, this release collects no termination messages", "/dev/termination-log"
@@ -164,6 +163,7 @@ TABLE: dict[type[Model], dict[str, Verdict]] = {
         **_fields("limits requests"),
         "claims": _refused("not supported, there is no driver of dynamic resources"),
     },
+    core_v1.ContainerResizePolicy: _fields("resourceName restartPolicy"),
     core_v1.VolumeMount: {
         **_fields("name mountPath readOnly recursiveReadOnly subPath subPathExpr mountPropagation"),
         "bindMountOptions": _not_yet(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from sandbox.errors import ImageNotFound, InvalidInput, NotFound, SandboxError
-from sandbox.pods import policy
+from sandbox.pods import policy, resize
 from sandbox.pods.context import Context, PodEvents
 from sandbox.pods.kube import Container, PodManifest
 from sandbox.pods.record import ContainerRecord, PodRecord, Termination, now_ns
@@ -33,6 +33,11 @@ class ContainerSteps:
         self._pod = pod
         self._told_of_memory: set[str] = set()
         self._specs: dict[str, Container] = {c.name: c for c in pod.containers}
+
+    def take(self, pod: PodManifest) -> None:
+        """Another manifest of the same pod: of the next instances."""
+        self._pod = pod
+        self._specs = {c.name: c for c in pod.containers}
 
     def store(self) -> None:
         self._context.store(self._record)
@@ -80,6 +85,8 @@ class ContainerSteps:
 
     def delay_ns(self, container: ContainerRecord) -> int:
         """Nanoseconds until the next attempt may begin; not positive: now. Announces a back-off once."""
+        if container.resize_restart:
+            return 0
         now = now_ns()
         settings = self._context.settings
         if container.termination is None:
@@ -132,15 +139,17 @@ class ContainerSteps:
 
     async def _create(self, container: ContainerRecord, timeline: Timeline) -> None:
         settings = self._context.settings
-        if container.termination is not None:
+        if container.termination is not None and not container.resize_restart:
             container.backoff.advance(
                 container.termination.finished_ns,
                 settings.backoff_base_s,
                 settings.backoff_max_s,
                 settings.backoff_reset_s,
             )
+        resized = container.resize_restart
         container.begin_attempt()
         container.retry_ns = 0
+        container.resources = resize.container_of(self._record.manifest, container.name).get("resources", {})
         self.store()
         record = self._record
         config = self._context.translator.container_config(
@@ -149,6 +158,8 @@ class ContainerSteps:
         container.container_id = await self._context.runtime.create_container(record.sandbox_id, config, timeline)
         self.store()
         self._drop_old_log(container)
+        if resized:
+            self._events.normal("Resized", f"Container {container.name} starts with new limits", container.name)
         self._events.normal("Created", f"Created container: {container.name}", container.name)
 
     def _started(self, container: ContainerRecord, status: ContainerStatus) -> None:

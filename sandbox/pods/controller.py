@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, SandboxError
+from sandbox.errors import Conflict, DeadlineExceeded, NotFound
 from sandbox.manifest import Finding, notes, references
-from sandbox.pods import admission, policy, views
+from sandbox.pods import admission, views
 from sandbox.pods.context import Context, PodEvents
 from sandbox.pods.findings import HostCheck
 from sandbox.pods.kube import KubeObject, Pod, PodManifest, name_of, namespace_of
@@ -25,10 +25,13 @@ from sandbox.pods.objects import ObjectStore, kind_of, object_id
 from sandbox.pods.ports import EventSink, ImageResolver, RuntimePort, Tmpfs
 from sandbox.pods.record import REMOVED, RUNNING, STOPPED, PodRecord, load_all, now_ns
 from sandbox.pods.recovery import Orphans
+from sandbox.pods.resize import Patch
+from sandbox.pods.resizer import Resizer
 from sandbox.pods.settings import PodSettings
 from sandbox.pods.translate import Translator
 from sandbox.pods.trees import KernelTmpfs
 from sandbox.pods.volumes import Volumes
+from sandbox.pods.waiting import reached
 from sandbox.pods.worker import PodWorker
 from sandbox.runtime.status import RuntimeEvent
 from sandbox.store.database import Database
@@ -81,6 +84,7 @@ class PodController:
         self._gone: dict[str, PodWorker] = {}
         """By uid, the last that went: whoever applied them may not have begun to wait yet."""
         self._subscribers: list[ChangeCallback] = []
+        self._resizer = Resizer(self._context)
         self._orphans = Orphans(runtime, settings, self._volumes)
         runtime.subscribe(self._runtime_event)
 
@@ -91,13 +95,15 @@ class PodController:
     ) -> list[AppliedPod]:
         """Takes ConfigMaps, Secrets and pods. Everything is checked before anything is stored or made.
 
-        A pod that exists with the same manifest is left alone (started again if it was stopped); with another it is a
-        Conflict. `wait`: the caller goes on to `wait` for the pods; a pod whose first start fails is then removed
-        again, and the error raised there. Raises InvalidInput, Conflict.
+        A pod that exists with the same manifest is left alone (started again if it was stopped); with other limits it
+        is resized, before anything else is made; with other differences it is a Conflict. `wait`: the caller goes on
+        to `wait` for the pods; a pod whose first start fails is then removed again, and the error raised there.
+        Raises InvalidInput, Conflict.
         """
         pods = [PodManifest.of(thing) for thing in objects if isinstance(thing, Pod)]
         applied: list[AppliedPod] = []
         fresh: list[PodWorker] = []
+        await self._resizer.run(pods, self._workers, lambda: self._check_new(objects))
         with self._database.transaction():
             with timeline.span("validate"):
                 for thing in objects:
@@ -149,6 +155,22 @@ class PodController:
                     self._objects.put(thing)
             yield [PodManifest.of(thing) for thing in objects if isinstance(thing, Pod)]
             raise _Rollback
+
+    def _check_new(self, objects: Sequence[KubeObject]) -> None:
+        """Raises what keeps the new pods among `objects` from being made; leaves nothing."""
+        with self._only_looking(objects) as pods:
+            new = [pod for pod in pods if (pod.namespace, pod.name) not in self._workers]
+            for pod in new:
+                admission.check_pod(self._translator, self._volumes, pod)
+            admission.check_images(new, self._resolve_image)
+
+    async def resize(self, namespace: str, name: str, patch: Patch) -> list[str]:
+        """New limits for a container of a pod that runs; what changed, in words.
+
+        Restarts that its resizePolicy asks for follow: `wait` for `resized`. Raises NotFound, InvalidInput (also for
+        memory below the present use), Conflict.
+        """
+        return await self._resizer.patch(self._worker(namespace, name), patch)
 
     async def stop(self, namespace: str, name: str, grace_s: float | None = None) -> None:
         """Ends the pod's containers and keeps its record and logs. Idempotent. Raises NotFound."""
@@ -243,7 +265,7 @@ class PodController:
         worker = self._gone.get(uid) or self._worker(namespace, name)
         try:
             async with asyncio.timeout(timeout_s):
-                while not _reached(worker, condition):
+                while not reached(worker, condition):
                     await worker.changed()
         except TimeoutError:
             worker.strict = False
@@ -334,7 +356,7 @@ class PodController:
             if container.termination is not None:
                 container.begin_attempt()
                 container.waiting_reason = ""
-        record.settled = record.initialized = False
+        record.settled = record.initialized = record.resizing = False
         record.started_ns, record.grace_s, record.finish = 0, None, None
         worker.want(RUNNING, None)
 
@@ -367,24 +389,3 @@ class PodController:
 
 class _Rollback(Exception):
     """Ends a transaction whose writes were only for looking."""
-
-
-def _reached(worker: PodWorker, condition: str) -> bool:
-    if worker.failure is not None:
-        if worker.gone:
-            raise worker.failure
-        return False
-    record = worker.record
-    if condition == "done":
-        return worker.gone or (record.settled and not record.remove_when_done)
-    if condition != "ready":
-        raise InvalidInput(f"{condition!r} is not something to wait for", hint="ready or done")
-    if policy.is_ready(record):
-        return True
-    if record.finish is not None and record.finish.phase == policy.SUCCEEDED:
-        return True
-    if worker.gone or record.finish is not None:
-        why = record.finish.message if record.finish is not None else "it was removed"
-        subject = "/".join(record.key)
-        raise SandboxError(f"pod {subject} did not get ready: {why}", operation="wait", subject=subject)
-    return False

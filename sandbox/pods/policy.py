@@ -14,7 +14,7 @@ def restart_policy(record: PodRecord) -> str:
 
 def will_restart(record: PodRecord, container: ContainerRecord) -> bool:
     """Whether a container that ended runs again, while the pod is wanted."""
-    if container.termination is None or container.kind == SIDECAR:
+    if container.termination is None or container.kind == SIDECAR or container.resize_restart:
         return True
     policy = restart_policy(record)
     if container.kind == INIT or policy == ON_FAILURE:

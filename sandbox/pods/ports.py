@@ -5,13 +5,14 @@ A contract test runs the same cases against the fake and against the real runtim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from sandbox.cgroups.resources import CgroupResources
 from sandbox.runtime.config import ContainerConfig, PodSandboxConfig
 from sandbox.runtime.status import ContainerStatus, PodSandboxStatus, RuntimeEvent
+from sandbox.runtime.updates import ResourceChange
 from sandbox.timeline import Timeline
 
 
@@ -27,6 +28,7 @@ class RuntimePort(Protocol):
     async def start_container(self, id: str, timeline: Timeline) -> None: ...
     async def stop_container(self, id: str, grace_s: float) -> None: ...
     async def remove_container(self, id: str) -> None: ...
+    async def update_resources(self, changes: Sequence[ResourceChange], stored: Callable[[], None] = ...) -> None: ...
     def container_status(self, id: str) -> ContainerStatus: ...
     def list_containers(self, pod_sandbox_id: str | None = None) -> list[ContainerStatus]: ...
     def subscribe(self, callback: Callable[[RuntimeEvent], None]) -> object: ...

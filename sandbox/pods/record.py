@@ -83,6 +83,10 @@ class ContainerRecord:
     retry_ns: int = 0
     """Not before this may a failed creation be tried again."""
     backoff: Backoff = field(default_factory=Backoff)
+    resources: dict[str, Any] | None = None
+    """Requests and limits of the present instance, as its status shows them."""
+    resize_restart: bool = False
+    """The present instance ends to be started again, at once, with new limits."""
 
     @property
     def succeeded(self) -> bool:
@@ -97,6 +101,7 @@ class ContainerRecord:
         self.container_id = ""
         self.running = False
         self.started_ns = 0
+        self.resize_restart = False
         self.waiting_reason, self.waiting_message = "ContainerCreating", ""
 
     def end_attempt(self, termination: Termination) -> None:
@@ -149,6 +154,8 @@ class PodRecord:
     """Why there is no pod sandbox yet."""
     initialized: bool = False
     """In the present pod sandbox the init containers are done."""
+    resizing: bool = False
+    """Limits of the manifest are not all in effect yet."""
     finish: Finish | None = None
     settled: bool = False
     """After `finish` or `stopped`: nothing of the pod is left in the runtime."""

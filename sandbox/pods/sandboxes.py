@@ -18,6 +18,10 @@ class SandboxSteps:
         self._events = PodEvents(context.on_event, record)
         self._pod = pod
 
+    def take(self, pod: PodManifest) -> None:
+        """Another manifest of the same pod: of the next pod sandbox."""
+        self._pod = pod
+
     def lost(self) -> bool:
         """The record names a pod sandbox that no longer holds the pod's namespaces."""
         if not self._record.sandbox_id:

@@ -20,6 +20,7 @@ from sandbox.pods.record import (
     Termination,
     now_ns,
 )
+from sandbox.pods.resize import container_of
 
 CONTAINER_ID_PREFIX = "sandbox://"
 
@@ -96,6 +97,8 @@ def current_conditions(record: PodRecord) -> tuple[Condition, ...]:
         ("ContainersReady", ready, *(("", "") if ready else why)),
         ("Ready", ready, *(("", "") if ready else why)),
     ]
+    if record.resizing:
+        wanted.append(("PodResizeInProgress", True, "", ""))
     before = {condition.type: condition for condition in record.conditions}
     result = []
     for kind, value, reason, message in wanted:
@@ -139,7 +142,18 @@ def _container(record: PodRecord, container: ContainerRecord, images: dict[str, 
         "started": container.running,
         "state": _state(record, container, backing_off),
         "lastState": {"terminated": _terminated(last)} if last else {},
+        **_resources(record, container),
     }
+
+
+def _resources(record: PodRecord, container: ContainerRecord) -> dict[str, Any]:
+    """`resources` are in effect; `allocatedResources` the requests that were granted, and will be after a restart."""
+    wanted = container_of(record.manifest, container.name).get("resources") or {}
+    present = wanted if container.resources is None else container.resources
+    result: dict[str, Any] = {"resources": present} if container.running and present else {}
+    if wanted.get("requests"):
+        result["allocatedResources"] = wanted["requests"]
+    return result
 
 
 def _restarts(record: PodRecord, container: ContainerRecord) -> bool:
@@ -154,6 +168,8 @@ def _state(record: PodRecord, container: ContainerRecord, backing_off: bool) -> 
         return {"terminated": _terminated(container.termination)}
     if container.waiting_reason:
         reason = container.waiting_reason
+    elif container.resize_restart:
+        reason = "ContainerCreating"
     elif backing_off:
         reason = "CrashLoopBackOff"
     else:

@@ -21,8 +21,11 @@ from sandbox.pods.containers import ContainerSteps
 from sandbox.pods.context import Context, PodEvents
 from sandbox.pods.kube import PodManifest
 from sandbox.pods.record import APP, INIT, REMOVED, RUNNING, SIDECAR, ContainerRecord, Finish, PodRecord, now_ns
+from sandbox.pods.resize import Resize
+from sandbox.pods.resizing import ResizeSteps
 from sandbox.pods.sandboxes import SandboxSteps
 from sandbox.pods.teardown import Teardown
+from sandbox.runtime.updates import ResourceChange
 from sandbox.timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ class PodWorker:
         self._events = PodEvents(context.on_event, record)
         self._steps = ContainerSteps(context, record, pod)
         self._sandbox = SandboxSteps(context, record, pod)
+        self._resizing = ResizeSteps(context, record)
         self._teardown = Teardown(context, record, pod, self._observe)
         self._was_ready = False
         self._wake = asyncio.Event()
@@ -64,6 +68,21 @@ class PodWorker:
     def out_of_memory(self, container_id: str) -> None:
         """The kernel killed a process of this container; the container may live on."""
         self._steps.out_of_memory(container_id)
+
+    def resize_changes(self, wanted: Resize) -> list[ResourceChange]:
+        """What the runtime has to write at once for other limits."""
+        return self._resizing.changes(wanted.pod, wanted)
+
+    def accept_resize(self, wanted: Resize) -> None:
+        """The limits that could be are written: stores the manifest, and sets the worker to what is left."""
+        if self.gone:
+            return
+        self._resizing.accept(wanted)
+        self.pod = wanted.pod
+        self._steps.take(wanted.pod)
+        self._sandbox.take(wanted.pod)
+        self._store()
+        self.wake()
 
     def want(self, desired: str, grace_s: float | None) -> None:
         """Stores what is wanted and sets the worker to it; a shorter grace overtakes one that runs. Idempotent."""
@@ -111,6 +130,7 @@ class PodWorker:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self._resizing.close()
 
     # The loop -----------------------------------------------------------------------------------------------------
 
@@ -190,6 +210,8 @@ class PodWorker:
         retry_s = await self._sandbox.ensure(self._spans(), strict=self.strict)
         if retry_s is None:
             retry_s = await self._advance_containers()
+        if record.resizing and retry_s is None:
+            retry_s = await self._resizing.settle(self.pod)
         if policy.is_ready(record):
             self.strict, self._was_ready = False, True
         left = self._deadline_left_s()

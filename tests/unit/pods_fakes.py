@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sandbox.pods.controller import PodController
 from sandbox.pods.settings import PodSettings
 from sandbox.runtime.config import ContainerConfig, PodSandboxConfig
 from sandbox.runtime.status import ContainerStatus, PodSandboxStatus, RuntimeEvent
+from sandbox.runtime.updates import ResourceChange
 from sandbox.store.database import Database
 from sandbox.timeline import Timeline
 
@@ -150,6 +151,16 @@ class FakeRuntime:
     async def remove_container(self, id: str) -> None:
         await self._call("remove_container", id)
         self.containers.pop(id, None)
+
+    async def update_resources(
+        self, changes: Sequence[ResourceChange], stored: Callable[[], None] = lambda: None
+    ) -> None:
+        await self._call("update_resources", " ".join(sorted(change.id for change in changes)))
+        for change in changes:
+            things: Any = self.sandboxes if change.id in self.sandboxes else self.containers
+            config = dataclasses.replace(things[change.id].config, resources=change.resources)
+            things[change.id] = dataclasses.replace(things[change.id], config=config)
+        stored()
 
     def container_status(self, id: str) -> ContainerStatus:
         if id not in self.containers:

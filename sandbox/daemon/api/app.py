@@ -28,14 +28,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def build_app(services: Services) -> web.Application:
     """The application; `services` belong to the caller."""
-    from sandbox.daemon.api import apply, events, exec, images, logs, pods, stats, system
+    from sandbox.daemon.api import apply, events, exec, images, logs, pods, resources, stats, system
 
     app = web.Application(
         middlewares=[check_peer, errors_to_responses], client_max_size=services.config.request_max_bytes
     )
     app[SERVICES] = services
     app[TASKS] = set()
-    for module in (system, apply, pods, logs, exec, stats, events, images):
+    for module in (system, apply, pods, resources, logs, exec, stats, events, images):
         app.router.add_routes(module.routes)
     app.on_shutdown.append(_finish_tasks)
     return app

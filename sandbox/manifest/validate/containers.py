@@ -12,7 +12,7 @@ from sandbox.manifest.validate.check import check_choice, check_range, check_req
 from sandbox.manifest.validate.env import validate_env
 from sandbox.manifest.validate.host_ports import HostPorts
 from sandbox.manifest.validate.names import dns_label, ip_address, port_name
-from sandbox.manifest.validate.resources import validate_resources
+from sandbox.manifest.validate.resources import validate_resize_policy, validate_resources
 from sandbox.manifest.validate.security import validate_container_security
 from sandbox.manifest.validate.volumes import validate_mounts
 
@@ -52,6 +52,13 @@ def validate_container(container: core_v1.Container, spec: core_v1.PodSpec, path
     _validate_ports(container.ports or [], spec, (*path, "ports"), problems)
     validate_mounts(container, spec.volumes or [], (*path, "volumeMounts"), problems)
     validate_resources(container.resources, (*path, "resources"), problems)
+    validate_resize_policy(
+        container.resizePolicy or [],
+        (*path, "resizePolicy"),
+        problems,
+        restarts=spec.restartPolicy != "Never",
+        runs_on=path[1] == "containers" or container.restartPolicy == "Always",
+    )
     validate_container_security(container.securityContext, spec.securityContext, (*path, "securityContext"), problems)
     _validate_stop_signal(container, spec, path, problems)
     message_path = container.terminationMessagePath

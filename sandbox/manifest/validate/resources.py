@@ -10,6 +10,7 @@ from sandbox.manifest.models import core_v1
 from sandbox.manifest.nodes import Path, quote
 from sandbox.manifest.problems import Problems
 from sandbox.manifest.quantity import parse_bytes, parse_quantity
+from sandbox.manifest.validate.check import check_choice, check_required, check_unique
 
 _STANDARD = ("cpu", "memory", "ephemeral-storage")
 _HUGEPAGES = "hugepages-"
@@ -36,6 +37,24 @@ def validate_resources(resources: core_v1.ResourceRequirements | None, path: Pat
         limits.keys() | requests.keys()
     ):
         problems.add((*path, "limits"), "huge pages require a limit or request of cpu or memory as well")
+
+
+def validate_resize_policy(
+    policies: list[core_v1.ContainerResizePolicy], path: Path, problems: Problems, *, restarts: bool, runs_on: bool
+) -> None:
+    """`restarts`: the pod's containers may; `runs_on`: it is no init container that ends."""
+    if policies and not runs_on:
+        problems.add(path, "an init container runs once, its limits do not change while it does", key=True)
+        return
+    for index, policy in enumerate(policies):
+        where = (*path, index)
+        if check_required(problems, (*where, "resourceName"), policy.resourceName):
+            check_choice(problems, (*where, "resourceName"), policy.resourceName, ("cpu", "memory"))
+        if check_required(problems, (*where, "restartPolicy"), policy.restartPolicy):
+            check_choice(problems, (*where, "restartPolicy"), policy.restartPolicy, ("NotRequired", "RestartContainer"))
+        if policy.restartPolicy == "RestartContainer" and not restarts:
+            problems.add((*where, "restartPolicy"), "expected NotRequired in a pod whose restartPolicy is Never")
+    check_unique(problems, (((*path, i, "resourceName"), p.resourceName) for i, p in enumerate(policies)), "resource")
 
 
 def _validate_list(
