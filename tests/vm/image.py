@@ -45,6 +45,10 @@ class CannotBuild(Exception):
     """The image cannot be made on this host; a sentence."""
 
 
+class NoKernel(CannotBuild):
+    """This distribution has no such kernel."""
+
+
 @dataclass(frozen=True)
 class Image:
     kernel: Path
@@ -94,7 +98,7 @@ def _kernel() -> Path:
         _run("apt-get", "-qq", "update")
         package = _kernel_package()
     if package is None:
-        raise CannotBuild(f"no package archive has {KERNEL_PACKAGE}")
+        raise NoKernel(f"no package archive has {KERNEL_PACKAGE}")
     with tempfile.TemporaryDirectory(prefix="kernel-", dir=CACHE) as folder:
         _run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package, cwd=folder)
         (archive,) = Path(folder).glob("*.deb")

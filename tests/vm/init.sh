@@ -13,11 +13,16 @@ mount --make-rshared /
 ln -s /proc/self/fd /dev/fd
 hostname sandbox-vm
 ip link set lo up
-modprobe -a virtio_console loop overlay veth bridge br_netfilter nf_tables nft_chain_nat nft_masq nft_ct nft_numgen bfq 2>/dev/null
+# What asks for a module by name gets it; these are asked for by what they make (loop), or by nobody (bfq).
+modprobe -a virtio_console loop bfq
 echo 1 >/proc/sys/net/ipv4/ip_forward
+# Limits of swap mean nothing where there is none.
+fallocate -l 256M /swap && chmod 600 /swap && mkswap -q /swap && swapon /swap
+mkdir -p /output
 tar -C / -xf /dev/vdb
 . /.vm/environment
 cd "$VM_CHECKOUT" || exit
+while [ ! -c /dev/vport0p3 ]; do sleep 0.1; done
 if [ ! -e /.vm/command ]; then
     setsid busybox cttyhack bash -i </dev/ttyS0 >/dev/ttyS0 2>&1
 else
@@ -25,5 +30,7 @@ else
     setsid sh /.vm/command </dev/null >/dev/vport0p1 2>&1 &
     wait $!
 fi
-echo $? >/dev/vport0p2
+status=$?
+tar -C /output -cf /dev/vport0p3 .
+echo $status >/dev/vport0p2
 poweroff -f

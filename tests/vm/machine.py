@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import prctl
 
 from tests.vm.image import CHECKOUT, Image, compile_modules
 
@@ -31,8 +34,12 @@ def run(
     timeout_s: float,
     environment: Mapping[str, str],
     on_output: Callable[[bytes], None],
+    output: Path | None = None,
 ) -> int:
-    """Boots, runs `command`, powers off; a shell at the console without one. Its exit code, TIMED_OUT or BROKEN."""
+    """Boots, runs `command`, powers off; a shell at the console without one. Its exit code, TIMED_OUT or BROKEN.
+
+    What the command leaves in /output is unpacked in the directory `output`.
+    """
     with tempfile.TemporaryDirectory(prefix="sandbox-vm-") as name:
         folder = Path(name)
         _pack(folder, command, environment)
@@ -42,6 +49,7 @@ def run(
                 _qemu(image, folder, write_end, shell=not command),
                 stdin=subprocess.DEVNULL if command else None,
                 pass_fds=(write_end,),
+                preexec_fn=lambda: prctl.set_pdeathsig(signal.SIGKILL),  # killed ourselves, we leave no machine behind
                 env={**os.environ, "TMPDIR": name},
             )
         finally:
@@ -49,8 +57,8 @@ def run(
         timer = threading.Timer(timeout_s, process.kill)
         timer.start()
         try:
-            with open(read_end, "rb", buffering=0) as output:  # noqa: PTH123 - a descriptor
-                while block := output.read(65536):
+            with open(read_end, "rb", buffering=0) as stream:
+                while block := stream.read(65536):
                     on_output(block)
             process.wait()
         finally:
@@ -61,6 +69,9 @@ def run(
             process.wait()
         answer = (folder / "status").read_text().strip() if (folder / "status").exists() else ""
         if answer.isdigit():
+            if output is not None:
+                output.mkdir(parents=True, exist_ok=True)
+                subprocess.run(("tar", "-C", str(output), "--no-same-owner", "-xf", str(folder / "output")), check=True)
             return int(answer)
         print(_last_words(folder / "console"), file=sys.stderr)
         if late:
@@ -84,6 +95,8 @@ def _qemu(image: Image, folder: Path, output: int, *, shell: bool) -> list[str]:
         "-device", "virtserialport,chardev=output,nr=1",
         "-chardev", f"file,id=status,path={folder / 'status'}",
         "-device", "virtserialport,chardev=status,nr=2",
+        "-chardev", f"file,id=files,path={folder / 'output'}",
+        "-device", "virtserialport,chardev=files,nr=3",
     ]  # fmt: skip
 
 
