@@ -121,7 +121,7 @@ class Containers:
                 await self._start_failed(id, error)
                 raise
             _add_marks(timeline, record.config.name, begin, result)
-            self._started(record, result)
+            self._started(record, request.plan, result)
 
     def _request(self, sandbox: SandboxRecord, record: ContainerRecord) -> tuple[RunRequest, list[int]]:
         """The request and the descriptors opened for it, which the caller closes."""
@@ -149,7 +149,7 @@ class Containers:
         )
         return request, owned
 
-    def _started(self, record: ContainerRecord, result: RunResult) -> None:
+    def _started(self, record: ContainerRecord, plan: Plan, result: RunResult) -> None:
         context = self._context
         context.keep_pidfd(record.id, result.pidfd)
         if context.records.containers[record.id].state == EXITED:
@@ -159,7 +159,8 @@ class Containers:
         except (ProcessLookupError, NotFound):
             start_time = 0
         for index, errno in result.warnings:
-            log.info("container %s: step %d was refused (errno %d) and left out", record.id, index, errno)
+            what, why = plan.ops[index].describe(), os.strerror(errno).lower()
+            log.info("container %s goes on without %r: %s", record.id, what, why)
         context.records.change_container(
             record.id, state=RUNNING, pid=result.pid, start_time=start_time, started_ns=time.time_ns()
         )
