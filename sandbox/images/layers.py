@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from weakref import WeakValueDictionary
 from sandbox.errors import InvalidInput
 from sandbox.images.streams import UnpackLimits
 from sandbox.images.unpack import unpack
+from sandbox.linux.trees import remove_tree
 
 _TEMPORARY = "tmp-"
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class LayerStore:
                 )
             directory.rename(self.path(diff_id))
         except BaseException:
-            shutil.rmtree(directory)
+            remove_tree(directory)
             raise
 
     def set_aside(self, wanted: set[str]) -> list[Path]:
@@ -105,7 +105,7 @@ class LayerStore:
     def discard(directories: list[Path]) -> None:
         """Removes what `set_aside` or a killed daemon left."""
         for directory in directories:
-            shutil.rmtree(directory)
+            remove_tree(directory)
 
     def temporaries(self) -> list[Path]:
         """At start only: nothing is being unpacked, so all of them are left-overs."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import stat
 import tarfile
 import threading
@@ -21,6 +20,7 @@ from sandbox.errors import InvalidInput, SandboxError, StateError
 from sandbox.images.streams import Readable, TarStream, UnpackLimits, corrupt, read_members
 from sandbox.linux.constants import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
 from sandbox.linux.openat2 import openat2
+from sandbox.linux.trees import remove_tree
 
 WHITEOUT_PREFIX = ".wh."
 WHITEOUT_META_PREFIX = ".wh..wh."
@@ -216,7 +216,7 @@ class _Unpacker:
         if found is None:
             return None
         if stat.S_ISDIR(found.st_mode):
-            shutil.rmtree(name, dir_fd=parent)
+            remove_tree(name, dir_fd=parent)
             depth = len(components)
             self._times = {key: value for key, value in self._times.items() if key[:depth] != components}
         else:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
 from pathlib import Path, PurePosixPath
 
 from sandbox.errors import KernelError
+from sandbox.linux import trees
 from sandbox.linux.constants import MNT_DETACH, UMOUNT_NOFOLLOW
 from sandbox.linux.mount import mount, umount2
 
-_MAX_ENTRIES_AT_ONCE = 256
 _O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -49,43 +48,33 @@ def make_below(root: Path, relative: str, mode: int) -> None:
     fd = os.open(root, _O_DIRECTORY)
     try:
         for part in PurePosixPath(relative).parts:
+            made = True
             try:
                 os.mkdir(part, mode, dir_fd=fd)
-                os.chmod(part, mode, dir_fd=fd)
             except FileExistsError:
-                pass
+                made = False
             try:
                 child = os.open(part, _O_DIRECTORY, dir_fd=fd)
-            except (NotADirectoryError, OSError) as error:
+            except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR):
                     return
                 raise
             os.close(fd)
             fd = child
+            if made:  # by descriptor: a container may have put a link in its place by now, which chmod would follow
+                os.fchmod(fd, mode)
     finally:
         os.close(fd)
 
 
 async def remove_tree(path: Path) -> None:
-    """rm -rf that crosses no mount and follows no link. Idempotent. Raises KernelError when something stays.
-
-    Large trees are left to rm(1) in a process of its own, so that a pod with a million files holds up nobody.
-    """
+    """`linux.trees.remove_tree` of what may also be a file, a link, or below mounts. Idempotent. Raises OSError."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
     for mount_point in mounts_below(path):
         KernelTmpfs().unmount(mount_point)
-    if _is_small(path):
-        shutil.rmtree(path)
-        return
-    process = await asyncio.create_subprocess_exec(
-        "rm", "-rf", "--one-file-system", "--", str(path), stderr=asyncio.subprocess.PIPE
-    )
-    _, stderr = await process.communicate()
-    if process.returncode:
-        reason = stderr[-200:].decode("utf-8", "replace").strip()
-        raise KernelError(f"{path} cannot be removed: {reason}", operation="remove directory", subject=str(path))
+    await asyncio.to_thread(trees.remove_tree, path)
 
 
 def mounts_below(path: Path) -> list[Path]:
@@ -101,17 +90,3 @@ def mounts_below(path: Path) -> list[Path]:
         if point == prefix or point.startswith(prefix + b"/"):
             found.append(Path(os.fsdecode(point)))
     return sorted(found, key=lambda p: len(p.parts), reverse=True)
-
-
-def _is_small(path: Path) -> bool:
-    count = 0
-    pending = [path]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                count += 1
-                if count > _MAX_ENTRIES_AT_ONCE:
-                    return False
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(Path(entry.path))
-    return True

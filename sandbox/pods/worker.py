@@ -179,6 +179,9 @@ class PodWorker:
             self.want(REMOVED, 0)
         else:
             logger.warning("pod %s/%s: %s", self.record.namespace, self.record.name, error)
+            if self.record.desired != RUNNING:
+                self._teardown.error = error  # who waits for the end is told, and the end is tried again
+                self.notify()
         return self._context.settings.teardown_retry_s
 
     def _observe(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import stat
 import time
@@ -17,6 +16,7 @@ from sandbox.images.store import Image
 from sandbox.images.users import resolve_user
 from sandbox.linux.constants import signal_number
 from sandbox.linux.process import ProcessIdentity
+from sandbox.linux.trees import remove_tree
 from sandbox.runtime.config import ContainerConfig, NamespaceMode
 from sandbox.runtime.container_plan import PAUSE, container_clone_flags
 from sandbox.runtime.context import Context, log
@@ -372,9 +372,7 @@ class Containers:
             if record is None:
                 return
             await self._release_cgroup(record)
-            directory = context.container_dir(record)
-            if directory.exists():
-                await asyncio.to_thread(shutil.rmtree, directory)
+            await asyncio.to_thread(remove_tree, context.container_dir(record))
             context.records.drop_container(id)
         context.exited.pop(id, None)
         context.locks.pop(id, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 import time
@@ -17,6 +16,7 @@ import time
 from sandbox.errors import Conflict, SandboxError
 from sandbox.linux.mount import bind_netns, unpin
 from sandbox.linux.process import ProcessIdentity, pidfd_send_signal
+from sandbox.linux.trees import remove_tree
 from sandbox.network.manager import Attachment, HostPort
 from sandbox.runtime.config import NamespaceMode, PodSandboxConfig
 from sandbox.runtime.containers import KILL_TIMEOUT_S, Containers
@@ -206,8 +206,7 @@ class PodSandboxes:
                 context.cgroups.kill(record.cgroup_path)
                 await context.cgroups.remove(record.cgroup_path)
             for directory in (context.pod_run_dir(id), context.pod_dir(id)):
-                if directory.exists():
-                    await asyncio.to_thread(shutil.rmtree, directory)
+                await asyncio.to_thread(remove_tree, directory)
             context.records.drop_sandbox(id)
         context.locks.pop(id, None)
 

@@ -286,3 +286,21 @@ async def test_removal_of_a_link_removes_the_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     await trees.remove_tree(tmp_path / "link")
     assert (tmp_path / "real").is_dir() and not (tmp_path / "link").is_symlink()
+
+
+async def test_a_sub_path_that_becomes_a_link_while_it_is_made(room: Room, tmp_path: Path, monkeypatch: Any) -> None:
+    """A container that shares the volume swaps the new directory for a link: what the link names keeps its mode."""
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o700)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mkdir = os.mkdir
+
+    def swapped(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        mkdir(path, mode, dir_fd=dir_fd)
+        os.rename(path, "aside", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        os.symlink(precious, path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    trees.make_below(volume, "sub", 0o777)
+    assert precious.stat().st_mode & 0o777 == 0o700
