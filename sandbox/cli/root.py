@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "rm": ("stop", "rm", "Stop and remove pods", "Pods"),
     "down": ("stop", "down", "Remove the pods of a manifest", "Pods"),
     "stats": ("stats", "stats", "Show what pods and containers use", "Pods"),
+    "top": ("top", "top", "Show live what pods use", "Pods"),
     "update": ("update", "update", "Change the limits of a running container", "Pods"),
     "events": ("events", "events", "Show what happened", "Pods"),
     "images": ("images", "images", "List images", "Images"),

@@ -33,6 +33,7 @@ from sandbox.runtime.status import (
     sandbox_status,
 )
 from sandbox.runtime.updates import ResourceChange, Updates
+from sandbox.runtime.usage import Usage
 from sandbox.store.database import Database
 from sandbox.timeline import Timeline
 
@@ -66,6 +67,7 @@ class Runtime:
         self._sessions = Sessions(self._context)
         self._containers = Containers(self._context)
         self._updates = Updates(self._context)
+        self.usage = Usage(self._context)
         self._sandboxes = PodSandboxes(self._context, self._containers, self._sessions)
 
     async def recover(self) -> None:
@@ -176,10 +178,10 @@ class Runtime:
         await self._containers.reopen_log(id)
 
     def container_stats(self, id: str) -> CgroupStats:
-        return self._context.cgroups.stats(self._context.container(id).cgroup_path)
+        return self.usage.of(self._context.container(id).cgroup_path)
 
     def pod_sandbox_stats(self, id: str) -> CgroupStats:
-        return self._context.cgroups.stats(self._context.sandbox(id).cgroup_path)
+        return self.usage.of(self._context.sandbox(id).cgroup_path)
 
     def sandbox_plan(self, config: PodSandboxConfig) -> Plan:
         """What `run_pod_sandbox` would run, for a dry run."""

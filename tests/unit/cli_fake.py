@@ -7,11 +7,11 @@ assertions run against this and against the real daemon.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ class FakeDaemon:
         assert self._ready.wait(10)
 
     def close(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
@@ -109,6 +111,7 @@ class FakeDaemon:
                 web.get(one, self._get),
                 web.delete(one, self._delete),
                 web.post(one + "/stop", self._stop_pod),
+                web.patch(one + "/resources", self._update),
                 web.get(one + "/describe", self._describe),
                 web.get(one + "/log", self._log),
                 web.get(one + "/exec", self._exec),
@@ -218,6 +221,17 @@ class FakeDaemon:
         value["status"]["phase"] = "Succeeded"
         return web.json_response(value)
 
+    async def _update(self, request: web.Request) -> web.Response:
+        value = self._find(request)
+        if value is None:
+            return self._missing(request)
+        body = await request.json()
+        self.bodies.append(body)
+        if body["limits"].get("memory") == "1Ki":
+            return problem(400, "Invalid", "memory limit 0.0 MiB of container main is below its present use", 2)
+        same = body["limits"] == {"cpu": "1"}
+        return web.json_response({"pod": value, "changes": [] if same else ["main: cpu limit 1 → 2"]})
+
     async def _describe(self, request: web.Request) -> web.Response:
         value = self._find(request)
         if value is None:
@@ -281,19 +295,36 @@ class FakeDaemon:
             elif message.data[:1] == b"\x04":
                 await socket.send_bytes(b"\x01" + message.data[1:] + b"\n")
 
-    async def _stats(self, _request: web.Request) -> web.Response:
+    async def _stats(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") != "1":
+            return web.json_response(self._sample(request))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while not self._stop.is_set():
+                await response.write(json.dumps(self._sample(request)).encode() + b"\n")
+                await asyncio.sleep(float(request.query["interval"]))
+        return response
+
+    def _sample(self, request: web.Request) -> Json:
         usage = {
-            "cpuNanoseconds": time.monotonic_ns() // 2,  # half a CPU
-            "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "cpuNanoseconds": time.time_ns() // 2,  # half a CPU
+            "cpuThrottledNanoseconds": time.time_ns() // 4,
+            "timeNanoseconds": time.time_ns(),
             "memoryWorkingSetBytes": 8 << 20,
+            "memoryPeakBytes": 9 << 20,
             "memoryLimitBytes": 64 << 20,
+            "oomKills": 3,
             "pids": 2,
+            "pressure": {"cpu": {"someAverage10Seconds": 12.4}, "memory": {"someAverage10Seconds": 0.0}},
         }
+        names = request.query.getall("pod", [])
         pods = [
             {"namespace": where, "name": name, **usage, "containers": [{"name": "main", **usage}]}
             for where, name in self.pods
+            if (not names or name in names) and request.query.get("namespace", "") in ("", where)
         ]
-        return web.json_response({"pods": pods})
+        return {"pods": pods}
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -211,10 +211,60 @@ def test_events(sandbox: Callable[..., Result], fake: FakeDaemon) -> None:
 
 def test_stats_measures_the_cpu(sandbox: Callable[..., Result], fake: FakeDaemon) -> None:
     fake.add(pod("web"))
-    row = sandbox("stats", "--interval", "0.1").out.splitlines()[1].split()
+    fake.add(pod("other"))
+    lines = sandbox("stats", "--interval", "0.1", "web").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", "web", "web/main"]
+    row = lines[1].split()
     assert 450 <= int(row[1].removesuffix("m")) <= 550
-    assert row[2:6] == ["8.0MiB", "64.0MiB", "12%", "2"]
+    assert 20 <= int(row[2].removesuffix("%")) <= 30
+    assert row[3:] == ["8.0MiB", "64.0MiB", "12%", "9.0MiB", "3", "2", "-", "-", "12/0/-"]
     assert sandbox("stats", "nobody").code == 3
+    assert sandbox("stats", "-o", "json", "nobody").code == 3
+    assert [each["name"] for each in sandbox("stats", "-o", "json").json["pods"]] == ["web", "other"]
+
+
+def test_update_sends_what_is_named(sandbox: Callable[..., Result], fake: FakeDaemon) -> None:
+    fake.add(pod("web"))
+    io = ("--io-read-bps", "/dev/sdb:1Mi", "--io-write-iops", "8:16:max", "--io-read-bps", "8:0:5")
+    done = sandbox(
+        "update", "web/main", "--cpu", "2", "--memory-request", "1Mi", "--pids", "max", *io, "--timeout", "9"
+    )
+    assert done.code == 0 and done.out == "pod/web resized\n  main: cpu limit 1 → 2\n"
+    assert fake.bodies[-1] == {
+        "container": "main",
+        "limits": {"cpu": "2"},
+        "requests": {"memory": "1Mi"},
+        "settings": {"pids": "max", "io": "/dev/sdb rbps=1Mi; 8:0 rbps=5; 8:16 wiops=max"},
+        "timeoutSeconds": 9.0,
+    }
+    assert fake.requests[-1] == "PATCH /v1/namespaces/default/pods/web/resources"
+    assert sandbox("update", "web", "--cpu", "1").out == "pod/web unchanged\n"
+    assert sandbox("update", "web", "--cpu", "2", "-o", "json").json["metadata"]["name"] == "web"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["web"], 2, "nothing to change"),
+        (["web", "--io-read-bps", "/dev/sdb"], 2, "not DEVICE:RATE"),
+        (["web", "--io-read-bps", "/dev/sdb x:1"], 2, "not DEVICE:RATE"),
+        (["web", "--memory", "1Ki"], 2, "below its present use"),
+        (["nobody", "--cpu", "1"], 3, "no pod"),
+        (["web/a", "-c", "b", "--cpu", "1"], 2, "two different containers"),
+    ],
+)
+def test_update_refuses(
+    sandbox: Callable[..., Result], fake: FakeDaemon, words: list[str], code: int, says: str
+) -> None:
+    fake.add(pod("web"))
+    done = sandbox("update", *words)
+    assert done.code == code and says in done.err
+
+
+def test_top_needs_a_terminal(sandbox: Callable[..., Result], fake: FakeDaemon) -> None:
+    done = sandbox("top")
+    assert done.code == 2 and "this is none" in done.err and "sandbox stats -w" in done.err
+    assert not fake.requests
 
 
 def test_exec_carries_output_input_and_exit_code(sandbox: Callable[..., Result], fake: FakeDaemon) -> None:

@@ -38,6 +38,11 @@ class V1Driver:
         self._roots = tuple(dict.fromkeys(self._mounts.values()))
         self.controllers = frozenset(self._kinds)
 
+    @property
+    def mounts(self) -> Mapping[str, str]:
+        """Controller → where its hierarchy is mounted."""
+        return self._mounts
+
     def _controller(self, name: str, path: str) -> AnyController:
         return self._kinds[name](f"{self._mounts[name]}/{path}")
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any
+import json
+import sys
+from contextlib import closing
+from itertools import islice
 
 import click
 
-from sandbox.cli.client import target
 from sandbox.cli.complete import pod_names
 from sandbox.cli.context import CliContext, pod_name
 from sandbox.cli.options import pass_context, with_namespace, with_output
 from sandbox.cli.output import emit, emit_object
-from sandbox.cli.style import epoch, is_terminal, size, table, width
+from sandbox.cli.style import is_terminal, table, width
+from sandbox.cli.usage import Row, Rows, amount, open_stream, percent, samples, stats_target, whole
 from sandbox.errors import NotFound
 
-HEADER = ("NAME", "CPU", "MEMORY", "LIMIT", "MEM%", "PIDS", "READ", "WRITTEN")
-Usage = Mapping[str, Any]
-Counter = tuple[int, float]
+TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
+if TYPE_CHECKING:
+    from sandbox.cli.usage import Usage
+
+HEADER = ("NAME", "CPU", "THROTTLED", "MEMORY", "LIMIT", "MEM%", "PEAK", "OOM", "PIDS", "READ", "WRITTEN", "PRESSURE")
 
 
 @click.command()
@@ -37,8 +40,12 @@ Counter = tuple[int, float]
 @with_output("json", "yaml")
 @pass_context
 def stats(context: CliContext, pods: tuple[str, ...], all_namespaces: bool, watch: bool, interval: float) -> None:
-    """Show what pods and containers use. CPU is in thousandths of one CPU (500m is half of one); memory is the working
-    set, as the kubelet counts it. `-o json` prints the counters once.
+    """Show what pods and containers use.
+
+    CPU is in thousandths of one CPU (500m is half of one), THROTTLED the share of the time in which the CPU limit held
+    it back; MEMORY is the working set, as the kubelet counts it, PEAK all memory at its highest; OOM counts kills.
+    PRESSURE is the share of the last ten seconds in which some task waited for CPU/memory/I/O. `-o json` prints the
+    counters once, with -w one line a sample.
 
     \b
     Examples:
@@ -46,80 +53,55 @@ def stats(context: CliContext, pods: tuple[str, ...], all_namespaces: bool, watc
       sandbox stats -w --interval 2 web
       sandbox stats -o json
     """
-    wanted = {pod_name(name) for name in pods}
+    wanted = tuple(dict.fromkeys(pod_name(name) for name in pods))
     namespace = None if all_namespaces else context.namespace
-    first = _read(context, namespace, wanted)
-    if context.output:
-        emit_object({"pods": first}, context.output)
+    if context.output and not watch:
+        answer = context.client.get(stats_target(namespace, wanted, watch=False, interval_s=interval))
+        emit_object({"pods": _present(answer["pods"], wanted)}, context.output)
         return
-    while True:
-        before, start = _counters(first), time.monotonic()
-        time.sleep(interval)
-        first = _read(context, namespace, wanted)
-        rows = _rows(first, before, time.monotonic() - start, namespaces=all_namespaces)
-        if rows or watch:
-            lines = table(HEADER, rows, columns=width())
-            emit(["\x1b[H\x1b[2J" + lines[0], *lines[1:]] if watch and is_terminal() else lines)
-        else:
-            click.echo("no pods that run", err=True)
-        if not watch:
-            return
+    rows = Rows()
+    with closing(open_stream(context, namespace, wanted, interval)) as stream:
+        for number, sample in enumerate(samples(stream) if watch else islice(samples(stream), 2)):
+            if number == 0:
+                _present(sample, wanted)
+            if context.output:
+                sys.stdout.write(json.dumps({"pods": sample}, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+                continue
+            table_of = rows.take(sample)
+            if number:
+                _show(table_of, namespaces=all_namespaces, watch=watch)
 
 
-def _read(context: CliContext, namespace: str | None, wanted: set[str]) -> list[Usage]:
-    """The pods asked for. Raises NotFound when a named one is not there."""
-    found = context.client.get(target("v1", "stats"))["pods"]
-    chosen = [pod for pod in found if namespace is None or pod["namespace"] == namespace]
-    missing = wanted - {pod["name"] for pod in chosen}
+def _present(pods: list[Usage], wanted: tuple[str, ...]) -> list[Usage]:
+    """Raises NotFound when a pod that was named is not there."""
+    missing = set(wanted) - {pod["name"] for pod in pods}
     if missing:
         raise NotFound(f"there is no pod {min(missing)!r} that runs", subject=min(missing), hint="see `sandbox ps -a`")
-    return [pod for pod in chosen if not wanted or pod["name"] in wanted]
+    return pods
 
 
-def _named(pods: list[Usage], *, namespaces: bool) -> list[tuple[str, Usage]]:
-    """(name, usage) of each pod, followed by its containers."""
-    entries: list[tuple[str, Usage]] = []
-    for pod in pods:
-        name = f"{pod['namespace']}/{pod['name']}" if namespaces else pod["name"]
-        entries.append((name, pod))
-        entries += [(f"{name}/{container['name']}", container) for container in pod.get("containers") or ()]
-    return entries
+def _show(rows: list[Row], *, namespaces: bool, watch: bool) -> None:
+    if not rows and not watch:
+        click.echo("no pods that run", err=True)
+        return
+    lines = table(HEADER, [_cells(row, namespaces=namespaces) for row in rows], columns=width())
+    emit(["\x1b[H\x1b[2J" + lines[0], *lines[1:]] if watch and is_terminal() else lines)
 
 
-def _counters(pods: list[Usage]) -> dict[str, Counter]:
-    """CPU time in nanoseconds and the time of its reading in seconds, by full name."""
-    return {name: _counter(usage) for name, usage in _named(pods, namespaces=True)}
-
-
-def _counter(usage: Usage) -> Counter:
-    return int(usage.get("cpuNanoseconds") or 0), epoch(str(usage.get("time") or ""))
-
-
-def _rows(pods: list[Usage], before: dict[str, Counter], elapsed: float, *, namespaces: bool) -> list[list[str]]:
-    full = [name for name, _ in _named(pods, namespaces=True)]
-    entries = _named(pods, namespaces=namespaces)
-    return [_row(name, usage, before.get(key), elapsed) for key, (name, usage) in zip(full, entries, strict=True)]
-
-
-def _row(name: str, usage: Usage, before: Counter | None, elapsed: float) -> list[str]:
-    cpu = "-"
-    if before is not None and usage.get("cpuNanoseconds") is not None:
-        used, taken = _counter(usage)
-        seconds = taken - before[1] if taken > before[1] > 0 else elapsed
-        cpu = f"{max(used - before[0], 0) / max(seconds, 1e-6) / 1e6:.0f}m"
-    memory, limit = usage.get("memoryWorkingSetBytes"), usage.get("memoryLimitBytes")
-    share = f"{100 * memory / limit:.0f}%" if memory is not None and limit else "-"
+def _cells(row: Row, *, namespaces: bool) -> list[str]:
+    usage = row.usage
     return [
-        name,
-        cpu,
-        _size(memory),
-        _size(limit),
-        share,
-        str(usage["pids"]) if usage.get("pids") is not None else "-",
-        _size(usage.get("ioReadBytes")),
-        _size(usage.get("ioWriteBytes")),
+        row.name(namespaces=namespaces),
+        "-" if row.cpu_milli is None else f"{row.cpu_milli:.0f}m",
+        percent(row.throttled_percent),
+        amount(usage.get("memoryWorkingSetBytes")),
+        amount(usage.get("memoryLimitBytes")),
+        percent(row.memory_percent),
+        amount(usage.get("memoryPeakBytes")),
+        whole(usage.get("oomKills")),
+        whole(usage.get("pids")),
+        amount(usage.get("ioReadBytes")),
+        amount(usage.get("ioWriteBytes")),
+        row.pressure,
     ]
-
-
-def _size(count: Any) -> str:
-    return size(count) if count is not None else "-"

@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import asyncio
+import json
+import time
 from typing import Any
 
 from aiohttp import web
 
-from sandbox.cgroups.driver import CgroupStats
-from sandbox.daemon.api.app import SERVICES
+from sandbox.cgroups.driver import CgroupStats, Pressure
+from sandbox.daemon.api.app import SERVICES, flag, number
 from sandbox.daemon.wiring import Services
-from sandbox.errors import SandboxError
 
 routes = web.RouteTableDef()
 
+DEFAULT_INTERVAL_S = 1.0
+
 
 @routes.get("/v1/stats")
-async def stats(request: web.Request) -> web.Response:
-    """Pods that run; those that end while they are read are left out. One reading a cgroup, no averages."""
+async def stats(request: web.Request) -> web.StreamResponse:
+    """Pods that run; those that end while they are read are left out. One reading a file, no averages."""
     services = request.app[SERVICES]
-    namespace = request.query.get("namespace", "")
-    pods = []
-    for sandbox in services.runtime.list_pod_sandboxes():
-        metadata = sandbox.config.metadata
-        if sandbox.state != "READY" or namespace not in ("", metadata.namespace):
-            continue
-        try:
-            whole = services.runtime.pod_sandbox_stats(sandbox.id)
-        except SandboxError:
-            continue
-        containers = _containers(services, sandbox.id)
-        pods.append(
-            {"namespace": metadata.namespace, "name": metadata.name, **stats_json(whole), "containers": containers}
-        )
-    return web.json_response({"pods": pods})
+    interval_s = number(request.query.get("interval"), "interval", 0.05, 3600) or DEFAULT_INTERVAL_S
+    namespace, names = request.query.get("namespace", ""), request.query.getall("pod", [])
+    if not flag(request, "watch"):
+        return web.json_response({"pods": sample(services, namespace, names)})
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    due = time.monotonic()
+    with services.runtime.usage.watched():
+        while not services.stopping:
+            line = json.dumps({"pods": sample(services, namespace, names)}, separators=(",", ":"))
+            await response.write(line.encode() + b"\n")
+            # Like a clock, so that a slow reader or a long sample shifts nothing; what was missed is left out.
+            due = max(due + interval_s, time.monotonic())
+            if await _stopped(services, due - time.monotonic()):
+                break
+    await response.write_eof()
+    return response
 
 
-def _containers(services: Services, pod_sandbox_id: str) -> list[dict[str, Any]]:
-    found = []
-    for container in services.runtime.list_containers(pod_sandbox_id):
-        if container.state != "RUNNING":
-            continue
-        try:
-            found.append({"name": container.config.name, **stats_json(services.runtime.container_stats(container.id))})
-        except SandboxError:
-            continue  # it ended between the list and the reading
-    return found
+async def _stopped(services: Services, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await services.stop_requested()
+    except TimeoutError:
+        return False
+    return True
+
+
+def sample(services: Services, namespace: str, names: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "namespace": pod.namespace,
+            "name": pod.name,
+            **stats_json(pod.stats),
+            "containers": [{"name": name, **stats_json(use)} for name, use in pod.containers],
+        }
+        for pod in services.runtime.usage.read(namespace, names)
+    ]
 
 
 def stats_json(stats: CgroupStats) -> dict[str, Any]:
@@ -74,5 +88,15 @@ def stats_json(stats: CgroupStats) -> dict[str, Any]:
         "ioWriteOperations": sum(device.write_operations for device in stats.io),
     }
     if stats.pressure:
-        values["pressure"] = {name: asdict(pressure) for name, pressure in stats.pressure.items()}
+        values["pressure"] = {name: pressure_json(pressure) for name, pressure in stats.pressure.items()}
     return {key: value for key, value in values.items() if value is not None}
+
+
+def pressure_json(pressure: Pressure) -> dict[str, float]:
+    """Percent of the last ten seconds in which some, or all, tasks waited; and microseconds in all."""
+    return {
+        "someAverage10Seconds": pressure.some_average_10s,
+        "someMicroseconds": pressure.some_total_us,
+        "fullAverage10Seconds": pressure.full_average_10s,
+        "fullMicroseconds": pressure.full_total_us,
+    }
