@@ -1,7 +1,7 @@
 """What the machine boots: Debian's cloud kernel, a small initramfs and a root file system, made once and cached.
 
-The root file system holds what this host already has: the Debian packages below, the Python of `.venv` with the packages
-that the product and the tests import, and every shared library those need. Nothing is installed anywhere.
+The root file system holds what this host already has: the Debian packages below, the Python of `.venv` with what the
+product and the tests import, and every shared library those need. Nothing is installed anywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CACHE = Path(os.environ.get("SANDBOX_VM_CACHE", "/var/cache/sandbox-vm"))
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 PACKAGES = (
     "base-files", "bash", "busybox-static", "coreutils", "dash", "findutils", "grep", "gzip", "hostname", "iproute2",
-    "libc-bin", "libc6", "libnftables1", "libseccomp2", "mount", "netbase", "nftables", "procps", "psmisc", "sed", "tar",
+    "libc-bin", "libc6", "libnftables1", "libseccomp2", "mount", "netbase", "nftables", "procps", "sed", "tar",
     "util-linux",
 )  # fmt: skip
 DISTRIBUTIONS = ("sandbox", "pytest", "pytest-asyncio", "hypothesis")
@@ -258,7 +258,17 @@ def _python_files() -> Iterator[Path]:
     yield base
     yield Path(os.path.realpath(base))
     library = Path(sysconfig.get_path("stdlib"))
-    unwanted = {"test", "tests", "site-packages", "dist-packages", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo"}
+    unwanted = {
+        "test",
+        "tests",
+        "site-packages",
+        "dist-packages",
+        "idlelib",
+        "tkinter",
+        "lib2to3",
+        "ensurepip",
+        "turtledemo",
+    }
     for directory, names, files in os.walk(library):
         names[:] = [n for n in names if n not in unwanted | {"__pycache__"} and not n.startswith("config-")]
         yield from (Path(directory, f) for f in files if not f.endswith((".a", ".exe")))

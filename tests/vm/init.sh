@@ -26,9 +26,8 @@ while [ ! -c /dev/vport0p3 ]; do sleep 0.1; done
 if [ ! -e /.vm/command ]; then
     setsid busybox cttyhack bash -i </dev/ttyS0 >/dev/ttyS0 2>&1
 else
-    # A job that is waited for: this shell, as process 1, reaps orphans meanwhile.
-    setsid sh /.vm/command </dev/null >/dev/vport0p1 2>&1 &
-    wait $!
+    # While it waits this shell, as process 1, reaps orphans. Not a background job: those ignore SIGINT.
+    setsid sh /.vm/command </dev/null >/dev/vport0p1 2>&1
 fi
 status=$?
 tar -C /output -cf /dev/vport0p3 .

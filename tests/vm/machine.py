@@ -57,7 +57,7 @@ def run(
         timer = threading.Timer(timeout_s, process.kill)
         timer.start()
         try:
-            with open(read_end, "rb", buffering=0) as stream:
+            with os.fdopen(read_end, "rb", buffering=0) as stream:
                 while block := stream.read(65536):
                     on_output(block)
             process.wait()
