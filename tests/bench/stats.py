@@ -124,6 +124,9 @@ def _podman(folder: Path, pods: int, count: int) -> dict[str, float]:
         manifest = folder / "pods.yaml"
         manifest.write_text("".join(POD.format(number=number, image=peer.image) for number in range(pods)))
         peer.run("kube", "play", str(manifest))
+        shown = json.loads(peer.run("stats", "--no-stream", "--format", "json"))
+        if len(shown) < pods:
+            raise SystemExit(f"podman shows {len(shown)} containers, not {pods}")
         used, took = [], []
         for _ in range(count):
             start = time.monotonic()
