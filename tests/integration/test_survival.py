@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -15,8 +16,7 @@ from daemon_harness import Daemon, eventually, pod_manifest, running
 from sandbox.cli.client import target
 from sandbox.linux.process import ProcessIdentity
 
-PODS = 10
-KILLS = 10
+PODS = KILLS = int(os.environ.get("SANDBOX_TEST_ROUNDS", "10"))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -78,7 +78,8 @@ def run(*command: str) -> list[str]:
 def host_objects(tag: str, run_dir: Path) -> dict[str, list[str]]:
     """Everything a pod could leave on this host, by kind, as lines that can be compared."""
     monitors = [line for line in run("ps", "-eo", "pid,args") if str(run_dir) in line or tag in line]
-    cgroups = [str(p) for hierarchy in Path("/sys/fs/cgroup").iterdir() for p in hierarchy.glob(f"*{tag}*")]
+    mounts = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]  # of v2 alone, of v1
+    cgroups = [str(p) for mount in mounts for p in mount.glob(f"*{tag}*")]
     return {
         "processes": [line for line in monitors if "sandbox.daemon" not in line],
         "links": sorted(line.split(":")[1] for line in run("ip", "-o", "link")),

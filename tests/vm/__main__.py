@@ -12,17 +12,21 @@ from pathlib import Path
 from tests.vm import image, machine
 
 TESTS = (
-    "tests/unit/test_cgroups_annotations.py",
-    "tests/unit/test_cgroups_quantities.py",
-    "tests/unit/test_cgroups_values.py",
+    *sorted(f"tests/unit/{p.name}" for p in (image.CHECKOUT / "tests" / "unit").glob("test_cgroups_*.py")),
     "tests/integration/test_cgroups_driver.py",
     "tests/integration/test_linux_bpf.py",
     "tests/integration/test_runtime_pods.py",
+    "tests/integration/test_runtime_v2.py",
     "tests/integration/test_runtime_updates.py",
-    "tests/integration/test_survival.py",
+    "tests/integration/test_cli_contract.py::test_contract_with_the_daemon",
+    "tests/integration/test_cli_contract.py::test_run_starts_a_daemon_and_stop_leaves_the_pods",
+    "tests/integration/test_cli_contract.py::test_exec_carries_streams_and_exit_codes",
+    "tests/integration/test_daemon_pods.py::test_stats_and_describe",
+    "tests/integration/test_survival.py::test_ten_pods_and_ten_kills_of_the_daemon",
+    "tests/integration/test_survival.py::test_down_leaves_nothing",
 )
-ENVIRONMENT = {"SANDBOX_TEST_SLOWER": "5"}
-"""Python runs several times slower in there: what tests give something to happen is multiplied."""
+ENVIRONMENT = {"SANDBOX_TEST_ROUNDS": "3"}
+"""Python runs several times slower in there: fewer pods, and fewer kills of their daemon."""
 CANNOT = 77
 
 
