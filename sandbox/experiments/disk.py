@@ -16,6 +16,7 @@ from sandbox.experiments.interrupts import undisturbed
 
 MOUNT_PATH = "/experiment"
 FILL_BYTES = 1 << 20
+BLOCK_RANGE = (512, 1 << 20)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Disk:
     @property
     def mount(self) -> dict[str, Any]:
         return {"name": "disk", "mountPath": MOUNT_PATH}
+
+
+def block_size(bytes_per_second: float) -> int:
+    """A hundred blocks a second where that is possible: a power of two, so that direct I/O is aligned."""
+    size, most = BLOCK_RANGE
+    while size * 2 <= min(bytes_per_second / 64, most):
+        size *= 2
+    return size
 
 
 def disk_below(path: Path) -> str:

@@ -1,16 +1,13 @@
-"""What every experiment is: a name, limits, how a limit is written, and one measurement."""
+"""What an experiment is, once its declaration has been read: cases, pods, and what is measured of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from sandbox.errors import InvalidInput
-from sandbox.experiments.pods import PodFactory
-from sandbox.experiments.sweep import Point, Sample
+from sandbox.experiments.sweep import Case
 from sandbox.manifest.quantity import parse_quantity
 
 MIB = 1 << 20
@@ -18,72 +15,132 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """`window_s`: how long a rate is measured. `loop`: I/O on a loop device also where the disk can be used."""
+    """What a run may choose. None: as declared. `loop`: I/O on a loop device also where the disk can be used."""
 
-    repetitions: int = 3
-    seed: int = 1
-    window_s: float = 2.0
+    repetitions: int | None = None
+    seed: int | None = None
+    window_s: float | None = None
+    limits: tuple[str, ...] = ()
+    """Quantities instead of the declared sweep."""
     loop: bool = False
-    limits: tuple[float, ...] = ()
 
 
-class Bench(Protocol):
-    """An experiment that is set up. `facts` go into the report."""
+@dataclass(frozen=True)
+class Axis:
+    """Values are in the kernel's unit (CPUs, bytes, bytes a second, tasks); `scale` divides them for people."""
 
-    facts: dict[str, Any]
+    label: str
+    scale: float = 1.0
+    digits: int = 0
+    logarithmic: bool = False
 
-    def measure(self, point: Point) -> Sample: ...
+    def text(self, value: float) -> str:
+        return f"{value / self.scale:.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One limit, many values. `whole`: they are whole numbers of the kernel's unit."""
+
+    axis: Axis
+    values: tuple[str, ...]
+    lowest: Decimal
+    highest: Decimal
+    whole: bool = False
+
+    def number(self, quantity: str) -> float:
+        """Raises InvalidInput for one that says nothing."""
+        value = parse_quantity(quantity)
+        if not self.lowest <= value <= self.highest or (self.whole and value % 1):
+            raise InvalidInput(
+                f"limit {quantity!r} is not between {self._text(self.lowest)} and {self._text(self.highest)}",
+                operation="read the limits",
+                subject=quantity,
+                hint=f"for example {','.join(self.values[:2])}",
+            )
+        return float(value)
+
+    def _text(self, value: Decimal) -> str:
+        return f"{value.normalize():f}"
+
+
+@dataclass(frozen=True)
+class Series:
+    """The same cases in another direction (read, write): `variables` tell them apart."""
+
+    name: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is read of which container; `readings.py` has the kinds. Texts may have placeholders."""
+
+    kind: str
+    of: str
+    counter: str = ""
+    against: tuple[str, ...] = ()
+    keeper: str = ""
+    plus: int = 0
+    window_s: float | None = None
+    warm_up_s: float = 0.25
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Values are in the kernel's unit (CPUs, bytes, bytes a second, tasks); `scale` divides them for people."""
-
     name: str
     title: str
     method: str
-    """How it measures, in one sentence for the report."""
-    limit_label: str
-    measured_label: str
-    scale: float
-    precision: int
-    limits: tuple[float, ...]
-    lowest: float
-    """The smallest limit that says something."""
-    highest: float
-    logarithmic: bool
-    open: Callable[[PodFactory, Settings], AbstractContextManager[Bench]]
-    series: tuple[str, ...] = ("",)
-    whole: bool = False
-    """Limits are whole numbers of the kernel's unit."""
-    tolerance_percent: float = field(default=5.0)
-    """The band drawn around the ideal line."""
+    """How it measures, in one sentence."""
+    lesson: str
+    """What one should see."""
+    sweep: Sweep | None
+    declared_cases: tuple[Case, ...]
+    cases_label: str
+    series: tuple[Series, ...]
+    measured: Axis
+    measure: Measure
+    pods: tuple[dict[str, Any], ...]
+    """Pod manifests with placeholders."""
+    disk_bytes: int
+    """Of the disk that it needs; 0: none."""
+    repetitions: int
+    seed: int
+    tolerance_percent: float
+    """The band drawn around what is expected."""
+    expects_weights: bool
+    baseline: str
+    also: tuple[tuple[str, str], ...]
+    """Details shown as further columns, and their headers."""
+    files: tuple[str, ...]
+    """Files of the containers' cgroups that are kept with each sample: what the kernel was told."""
+    declaration: str
+    """The text it was read from."""
 
-    def parse_limits(self, text: str) -> tuple[float, ...]:
-        """Kubernetes quantities separated by commas. Raises InvalidInput."""
-        found = {self._parse_limit(word.strip()) for word in text.split(",") if word.strip()}
-        if not found:
-            raise InvalidInput(f"there is no limit in {text!r}", operation="read the limits", hint=self._example())
-        return tuple(sorted(found))
-
-    def _parse_limit(self, word: str) -> float:
-        value = parse_quantity(word)
-        if not Decimal(self.lowest) <= value <= Decimal(self.highest) or (self.whole and value % 1):
+    def parse_limits(self, text: str) -> tuple[str, ...]:
+        """Kubernetes quantities separated by commas, smallest first. Raises InvalidInput."""
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        if self.sweep is None:
             raise InvalidInput(
-                f"limit {word!r} is not between {self.text(self.lowest)} and {self.text(self.highest)}",
+                f"experiment {self.name!r} has cases and no sweep: there are no limits to choose",
                 operation="read the limits",
-                subject=word,
-                hint=self._example(),
+                hint=f"copy it and change the cases: sandbox experiment show {self.name}",
             )
-        return float(value)
+        if not words:
+            raise InvalidInput(f"there is no limit in {text!r}", operation="read the limits", hint="for example 8,16")
+        found = {self.sweep.number(word): word for word in words}
+        return tuple(found[number] for number in sorted(found))
 
-    def _example(self) -> str:
-        return {"cpu": "for example 250m,500m", "pids": "for example 16,64"}.get(self.name, "for example 8Mi,32Mi")
+    def cases(self, limits: tuple[str, ...] = ()) -> tuple[Case, ...]:
+        """What is measured: the declared cases, or one for each limit."""
+        sweep = self.sweep
+        if sweep is None:
+            return self.declared_cases
+        numbers = {quantity: sweep.number(quantity) for quantity in limits or sweep.values}
+        return tuple(
+            Case(quantity, number, None if self.expects_weights else number) for quantity, number in numbers.items()
+        )
 
-    def text(self, value: float) -> str:
-        """A value in the unit of `limit_label`."""
-        return f"{value / self.scale:.{self.precision}f}"
-
-
-def cpu_quantity(cpus: float) -> str:
-    return f"{round(cpus * 1000)}m"
+    def pods_of(self, case: Case) -> list[dict[str, Any]]:
+        """The declared pods that run in a case."""
+        return [pod for pod in self.pods if not case.pods or pod["metadata"]["name"] in case.pods]

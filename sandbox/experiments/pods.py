@@ -7,7 +7,8 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 IMAGE = "localhost/busybox"
 POLL_S = 0.01
 READING_S = 0.02
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
@@ -38,10 +40,11 @@ def shell_container(name: str, script: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "image": IMAGE, "command": ["sh", "-c", script], **more}
 
 
-def pod_manifest(name: str, *containers: dict[str, Any], namespace: str, **more: Any) -> dict[str, Any]:
-    """A Pod; `more` are `annotations` and further fields of its spec."""
-    annotations = more.pop("annotations", {})
-    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": list(containers), **more}
+def pod_manifest(
+    name: str, *, namespace: str, containers: Sequence[dict[str, Any]], annotations: dict[str, str], **spec: Any
+) -> dict[str, Any]:
+    """A Pod; `spec` are further fields of its spec."""
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": list(containers), **spec}
     metadata = {"name": name, "namespace": namespace, "annotations": annotations}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
@@ -127,8 +130,10 @@ class LivePod:
         """How a container ended, once it has. Raises DeadlineExceeded, or SandboxError as `ended` does."""
         return until(lambda: self.ended(container), timeout_s, f"the end of container {self.name}/{container}")
 
-    def log(self, container: str, *, previous: bool = False) -> str:
+    def log(self, container: str, *, previous: bool = False, timestamps: bool = False) -> str:
         query: list[tuple[str, str | int]] = [("container", container), ("previous", int(previous))]
+        if timestamps:
+            query.append(("timestamps", 1))
         with self.client.request("GET", self.path("log", query=query)) as response:
             return response.read().decode("utf-8", "replace")
 
@@ -153,23 +158,6 @@ class LivePod:
                 return found
         raise NotFound(f"container {container!r} of pod {self.name!r} does not run", subject=container)
 
-    def rate(self, container: str, counter: str, seconds: float) -> tuple[float, list[tuple[float, float]]]:
-        """How fast a counter grows, a second, and the readings (seconds, count) behind it."""
-        deadline = time.monotonic() + seconds
-        readings: list[tuple[float, float]] = []
-        while len(readings) < 2 or time.monotonic() < deadline:
-            usage = self.container_usage(container)
-            readings.append((usage["timeNanoseconds"] / 1e9, usage.get(counter, 0)))
-            time.sleep(READING_S)
-        return slope(readings), readings
-
-    def window(self, container: str, seconds: float) -> tuple[dict[str, Any], dict[str, Any], float]:
-        """The counters at both ends of a window, and its length in seconds between the two readings themselves."""
-        before = self.container_usage(container)
-        time.sleep(max(0.0, before["timeNanoseconds"] / 1e9 + seconds - time.time()))
-        after = self.container_usage(container)
-        return before, after, (after["timeNanoseconds"] - before["timeNanoseconds"]) / 1e9
-
 
 def slope(readings: Sequence[tuple[float, float]]) -> float:
     """What a counter grows by in a second: the least-squares line through (seconds, count).
@@ -179,6 +167,39 @@ def slope(readings: Sequence[tuple[float, float]]) -> float:
     origin, base = readings[0]
     fit = statistics.linear_regression([t - origin for t, _ in readings], [count - base for _, count in readings])
     return fit.slope
+
+
+class PodSet:
+    """The pods of one measurement. Names of containers are unique among all of them."""
+
+    def __init__(self, pods: Sequence[LivePod]) -> None:
+        self._pods = {c["name"]: pod for pod in pods for c in pod.manifest["spec"]["containers"]}
+
+    def of(self, container: str) -> LivePod:
+        return self._pods[container]
+
+    def __contains__(self, container: str) -> bool:
+        return container in self._pods
+
+    def usage(self) -> dict[str, dict[str, Any]]:
+        """The counters of every container that runs, from one answer."""
+        one = next(iter(self._pods.values()))
+        ours = {pod.name for pod in self._pods.values()}
+        pods = one.client.get(target("v1", "stats", query=[("namespace", one.namespace)]))["pods"]
+        return {c["name"]: c for pod in pods if pod["name"] in ours for c in pod.get("containers") or ()}
+
+    def kernel_files(self, container: str, names: Sequence[str]) -> dict[str, str]:
+        """What files of its cgroup say; without those that this host, or this cgroup any more, does not have."""
+        views = self.of(container).runtime()["containers"]
+        path = next((view.get("cgroupPath", "") for view in views if view["name"] == container), "").strip("/")
+        found: dict[str, str] = {}
+        for name in names if path else ():
+            for mount in (CGROUPS, *sorted(CGROUPS.iterdir())):
+                with suppress(OSError):
+                    text = (mount / path / name).read_text(encoding="ascii").strip()
+                    if text:
+                        found[name] = text[:200]
+        return found
 
 
 class PodFactory:
@@ -192,11 +213,19 @@ class PodFactory:
         self._count = 0
 
     @contextmanager
-    def pod(self, *containers: dict[str, Any], wait: str = "ready", **more: Any) -> Iterator[LivePod]:
+    def pods(self, manifests: Sequence[dict[str, Any]], wait: str = "ready") -> Iterator[PodSet]:
+        """One pod for each of `manifests` (metadata and spec as declared), removed at the end in any case."""
         self._count += 1
-        manifest = pod_manifest(f"{self._prefix}-{self._count}", *containers, namespace=self.NAMESPACE, **more)
-        with LivePod(self.client, manifest, wait=wait) as pod:
-            yield pod
+        with ExitStack() as stack:
+            made = []
+            for declared in manifests:
+                metadata, spec = declared["metadata"], declared["spec"]
+                name = f"{self._prefix}-{self._count}-{metadata['name']}"
+                manifest = pod_manifest(
+                    name, namespace=self.NAMESPACE, annotations=metadata.get("annotations", {}), **spec
+                )
+                made.append(stack.enter_context(LivePod(self.client, manifest, wait=wait)))
+            yield PodSet(made)
 
     def daemon(self) -> dict[str, Any]:
         """What the daemon says of itself."""

@@ -120,9 +120,9 @@ def demonstrate(base: Config, crashes: int, progress: Progress) -> Outcome:
             daemon.start()
             manifest = pod_manifest(
                 "survivor",
-                shell_container("app", APP),
-                shell_container("steady", STEADY),
                 namespace="demo",
+                containers=[shell_container("app", APP), shell_container("steady", STEADY)],
+                annotations={},
                 restartPolicy="Always",
             )
             pod = LivePod(daemon.client, manifest)

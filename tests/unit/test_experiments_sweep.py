@@ -1,65 +1,77 @@
-"""The plan of a sweep, its statistics, its report and its plot."""
+"""The plan of an experiment and the arithmetic of what was measured."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from sandbox.errors import InvalidInput, SandboxError, UnsupportedByHost
-from sandbox.experiments import plot
-from sandbox.experiments.disk_io import READ, WRITE, block_size, script
-from sandbox.experiments.experiment import MIB, Experiment, Settings
+from sandbox.errors import InvalidInput, UnsupportedByHost
+from sandbox.experiments.declaration import find
+from sandbox.experiments.disk import block_size
+from sandbox.experiments.experiment import MIB
 from sandbox.experiments.pods import slope
-from sandbox.experiments.report import Report, path_of, prepare_directory, write_json
-from sandbox.experiments.run import EXPERIMENTS
-from sandbox.experiments.sweep import Point, Sample, plan, summarize
+from sandbox.experiments.run import weight_of
+from sandbox.experiments.sweep import Case, Point, Sample, percentile, plan, relative, summarize
 
-CPU, IO, MEMORY, PIDS = (EXPERIMENTS[name] for name in ("cpu", "io", "memory", "pids"))
-
-
-def report(experiment: Experiment, *, load: float = 0.1) -> Report:
-    """Two repetitions of two limits: 4 % under and exactly at the limit."""
-    limits = experiment.limits[:2]
-    points = plan(experiment.series, limits, 2, seed=1)
-    samples = tuple(Sample(p, p.limit * (0.92 if p.repetition == 1 else 1.0), {"n": 1}) for p in points)
-    return Report(
-        experiment=experiment,
-        settings=Settings(repetitions=2, limits=limits),
-        host={"kernel": "6.1.0-test", "cgroups": "v2", "cpus": 2},
-        facts={"disk": "a file on sda (8:0)"} if experiment is IO else {},
-        samples=samples,
-        began=0.0,
-        seconds=1.0,
-        load=(load, 1.0),
-    )
+CASES = [Case(str(n), n, n) for n in (1, 2, 4)]
 
 
-def test_a_plan_measures_every_limit_once_a_round() -> None:
-    points = plan(("read", "write"), (1, 2, 4), 3, seed=7)
+def test_a_plan_measures_every_case_once_a_round() -> None:
+    points = plan(("read", "write"), CASES, 3, seed=7)
     assert len(points) == 18
-    for round_number in (1, 2, 3):
-        one = points[6 * (round_number - 1) : 6 * round_number]
-        assert {p.repetition for p in one} == {round_number}
-        assert {(p.series, p.limit) for p in one} == {(s, n) for s in ("read", "write") for n in (1, 2, 4)}
+    for number in (1, 2, 3):
+        one = points[6 * (number - 1) : 6 * number]
+        assert {p.repetition for p in one} == {number}
+        assert {(p.series, p.case.name) for p in one} == {(s, n) for s in ("read", "write") for n in "124"}
 
 
 def test_the_seed_decides_the_order_and_rounds_differ() -> None:
-    limits = tuple(range(10))
-    assert plan(("",), limits, 2, seed=3) == plan(("",), limits, 2, seed=3)
-    assert plan(("",), limits, 2, seed=3) != plan(("",), limits, 2, seed=4)
-    points = [p.limit for p in plan(("",), limits, 2, seed=3)]
-    assert points[:10] != points[10:]
+    cases = [Case(str(n)) for n in range(10)]
+    assert plan(("",), cases, 2, seed=3) == plan(("",), cases, 2, seed=3)
+    assert plan(("",), cases, 2, seed=3) != plan(("",), cases, 2, seed=4)
+    names = [p.case.name for p in plan(("",), cases, 2, seed=3)]
+    assert names[:10] != names[10:]
 
 
 def test_a_summary_has_median_band_and_error() -> None:
-    samples = [Sample(Point("", 100, n), value) for n, value in enumerate((90, 140, 97))]
-    samples.append(Sample(Point("", 50, 1), 50))
-    low, high = summarize(samples)
-    assert (low.limit, low.median, low.error_percent) == (50, 50, 0)
+    wide, narrow = Case("100", 100, 100), Case("50", 50, 50)
+    samples = [Sample(Point("", wide, n), value, {"kills": n}) for n, value in enumerate((90, 140, 97))]
+    samples.append(Sample(Point("", narrow, 1), 50))
+    low, high = summarize(samples, [""], [narrow, wide])
+    assert (low.case, low.median, low.error_percent) == (narrow, 50, 0)
     assert (high.median, high.low, high.high, high.count) == (97, 90, 140, 3)
     assert high.error_percent == pytest.approx(-3.0)
+    assert high.also == {"kills": 1}
+
+
+def test_what_the_kernel_tells_goes_before_what_was_declared() -> None:
+    case = Case("weight", expected=0.5)
+    (summary,) = summarize([Sample(Point("", case, n), 0.4, {}, 0.4) for n in (1, 2)], [""], [case])
+    assert summary.expected == 0.4
+    assert summary.error_percent == 0
+
+
+def test_without_an_expectation_there_is_no_error() -> None:
+    (summary,) = summarize([Sample(Point("", Case("free"), 1), 7.0)], [""], [Case("free")])
+    assert summary.error_percent is None
+    assert "errorPercent" not in summary.to_json()
+
+
+def test_values_are_told_as_parts_of_the_median_of_the_baseline() -> None:
+    alone, beside = Case("alone"), Case("beside")
+    samples = [Sample(Point("", alone, n), value) for n, value in enumerate((190, 200, 230))]
+    samples.append(Sample(Point("", beside, 1), 100))
+    found = relative(samples, "alone")
+    assert [s.value for s in found] == [0.95, 1.0, 1.15, 0.5]
+    assert found[-1].details["measured"] == 100
+    with pytest.raises(ZeroDivisionError):
+        relative([Sample(Point("", alone, 1), 0.0)], "alone")
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    values = list(range(1, 101))
+    assert [percentile(values, p) for p in (1, 50, 99, 100)] == [1, 50, 99, 100]
+    assert percentile([3.0, 1.0, 2.0], 99) == 3.0
+    assert percentile([5.0], 50) == 5.0
 
 
 def test_the_slope_of_a_staircase_is_its_mean_rate() -> None:
@@ -69,104 +81,36 @@ def test_the_slope_of_a_staircase_is_its_mean_rate() -> None:
     assert abs(ends - 10_000) > 2 * abs(slope(stairs) - 10_000), "why not the two ends"
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=list(EXPERIMENTS))
-def test_usual_limits_are_allowed_limits(experiment: Experiment) -> None:
-    assert list(experiment.limits) == sorted(set(experiment.limits))
-    assert experiment.lowest <= experiment.limits[0]
-    assert experiment.limits[-1] <= experiment.highest
-
-
 def test_limits_are_quantities() -> None:
-    assert CPU.parse_limits("1, 250m,250m") == (0.25, 1.0)
-    assert MEMORY.parse_limits("16Mi") == (16 * MIB,)
-    assert PIDS.parse_limits("64,8") == (8, 64)
+    assert find("cpu").parse_limits("1, 250m,250m") == ("250m", "1")
+    assert find("memory").parse_limits("16Mi") == ("16Mi",)
+    assert find("pids").parse_limits("64,8") == ("8", "64")
+    assert [c.limit for c in find("memory").cases(("16Mi",))] == [16 * MIB]
 
 
 @pytest.mark.parametrize(
-    ("experiment", "text"),
-    [(CPU, "2"), (CPU, "1m"), (CPU, ""), (CPU, ","), (CPU, "fast"), (PIDS, "1"), (PIDS, "8.5"), (MEMORY, "1Ki")],
-)
-def test_a_limit_that_says_nothing_is_refused(experiment: Experiment, text: str) -> None:
+    ("name", "text"),
+    [
+        *(("cpu", text) for text in ("2", "1m", "", ",", "fast")),
+        ("pids", "1"), ("pids", "8.5"), ("memory", "1Ki"), ("noisy-neighbour", "1"),
+    ],
+)  # fmt: skip
+def test_a_limit_that_says_nothing_is_refused(name: str, text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        experiment.parse_limits(text)
+        find(name).parse_limits(text)
     assert caught.value.exit_code == 2
 
 
 def test_blocks_are_aligned_and_small_beside_a_second() -> None:
-    for rate in (64 << 10, MIB, 3 * MIB, 16 * MIB, 1 << 33):
+    for rate in (1024, 64 << 10, MIB, 3 * MIB, 16 * MIB, 1 << 33):
         size = block_size(rate)
         assert size & (size - 1) == 0
-        assert 4096 <= size <= MIB
-        assert size == 4096 or size <= rate / 64
+        assert 512 <= size <= MIB
+        assert size == 512 or size <= rate / 64
 
 
-def test_the_report_as_json_has_everything_raw() -> None:
-    found = json.loads(json.dumps(report(IO).to_json()))
-    assert found["experiment"] == "io"
-    assert found["host"]["kernel"] == "6.1.0-test"
-    assert found["settings"] | {"limits": 0} == {
-        "repetitions": 2,
-        "seed": 1,
-        "limits": 0,
-        "disk": "a file on sda (8:0)",
-    }
-    assert len(found["samples"]) == 8
-    assert {s["series"] for s in found["summary"]} == {READ, WRITE}
-    assert found["summary"][0]["errorPercent"] == pytest.approx(-4.0)
-
-
-def test_the_table_has_a_line_a_limit() -> None:
-    lines = report(CPU).lines()
-    assert lines[3].split() == ["LIMIT", "MEDIAN", "ERROR", "BAND"]
-    assert lines[4].split() == ["100", "96", "-4.0%", "92", "-", "100"]
-    assert "6.1.0-test" in lines[-1]
-    assert "cgroup v2" in lines[-1]
-    assert report(IO).lines()[3].startswith("DIRECTION")
-
-
-def test_a_busy_host_is_mentioned() -> None:
-    assert not report(CPU).notes()
-    assert "busy" in report(CPU, load=3.0).notes()[0]
-    assert not report(PIDS, load=3.0).notes(), "forks do not depend on it"
-
-
-def test_raw_data_are_written_whole(tmp_path: Path) -> None:
-    path = path_of(report(MEMORY), tmp_path)
-    write_json(report(MEMORY), path)
-    assert path.name == "memory-v2.json"
-    assert json.loads(path.read_text())["experiment"] == "memory"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_directory_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SandboxError, match="cannot write"):
-        prepare_directory(tmp_path / "file" / "below")
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=list(EXPERIMENTS))
-def test_the_plot_is_a_picture(experiment: Experiment, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    plot.draw(report(experiment), tmp_path / "plot.png")
-    data = (tmp_path / "plot.png").read_bytes()
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    assert width > 800
-    assert height > 600
-
-
-def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plot, "available", lambda: False)
-    with pytest.raises(UnsupportedByHost) as caught:
-        plot.draw(report(CPU), tmp_path / "plot.png")
-    assert "plots" in caught.value.hint
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_commands_of_dd_pass_the_page_cache() -> None:
-    class Place:
-        target, size_bytes = "/experiment/data", 64 * MIB
-
-    assert "iflag=direct" in script(READ, Place, MIB)  # type: ignore[arg-type]
-    assert "oflag=direct conv=notrunc" in script(WRITE, Place, MIB)  # type: ignore[arg-type]
-    assert "count=64" in script(WRITE, Place, MIB)  # type: ignore[arg-type]
+def test_the_weight_is_what_the_kernel_was_told() -> None:
+    assert weight_of({"cpu.shares": "512"}) == 512
+    assert weight_of({"cpu.weight": "59"}) == 59
+    with pytest.raises(UnsupportedByHost):
+        weight_of({})
