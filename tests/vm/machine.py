@@ -101,7 +101,7 @@ def _qemu(image: Image, folder: Path, output: int, *, shell: bool) -> list[str]:
 
 
 def _last_words(console: Path) -> str:
-    return "\n".join(console.read_text(errors="replace").splitlines()[-40:]) if console.exists() else ""
+    return "\n".join(console.read_text(errors="replace").splitlines()[-80:]) if console.exists() else ""
 
 
 def _pack(folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
