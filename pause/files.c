@@ -113,10 +113,16 @@ int do_open_path(struct interpreter *in, const struct plan_op *op)
 int do_chdir(struct interpreter *in, const struct plan_op *op)
 {
     char where[PATH_MAX];
-    if (chdir(plan_string(in->plan, op, 0)) < 0)
+    /* An image may name /proc/self/fd/N or alike as its working directory (CVE-2024-21626). */
+    const struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+    int fd = sys_openat2(AT_FDCWD, plan_string(in->plan, op, 0), &how);
+    if (fd < 0)
         return errno;
-    /* An image may name /proc/self/fd/N or alike as its working directory: outside of the root the kernel's answer
-     * begins with "(unreachable)" (CVE-2024-21626). */
+    int error = fchdir(fd) < 0 ? errno : 0;
+    close(fd);
+    if (error != 0)
+        return error;
+    /* Outside of the root the kernel's answer begins with "(unreachable)". */
     if (syscall(SYS_getcwd, where, sizeof where) < 0)
         return errno;
     return where[0] == '/' ? 0 : EXDEV;

@@ -137,7 +137,7 @@ def compile_container(spec: ContainerSpec) -> ops.Plan:
     sources = [(source, slots.new()) for source in spec.sources]
     views = [(name, directory, slots.new()) for name, directory in spec.cgroup_views]
     host_ipc = spec.sandbox.namespaces.ipc is not NamespaceMode.POD
-    shm = slots.new()
+    shm, null = slots.new(), slots.new()
 
     steps: list[ops.Op] = [ops.Mark(1)]
     steps += [ops.JoinCgroup(path) for path in spec.cgroup_joins]
@@ -161,12 +161,12 @@ def compile_container(spec: ContainerSpec) -> ops.Plan:
         steps.append(ops.OpenTree(shm, SHM, k.OPEN_TREE_CLONE))
     steps.append(ops.MoveMount(root, ops.HOST, ROOT_MOUNT_POINT))
     steps += _proc(slots, root)
-    steps += _dev(slots, root, shm, spec)
+    steps += _dev(slots, root, shm, null, spec)
     steps += _sys(slots, root, spec, views)
     for source, slot in sorted(sources, key=lambda s: s[0].mount.container_path.rstrip("/").count("/")):
         create = "dir" if source.is_directory else "file"
         steps.append(ops.MoveMount(slot, root, source.mount.container_path, create=create))
-    steps += _hide(slots, root, spec)
+    steps += _hide(null, root, spec)
     if spec.tty:
         steps.append(ops.Pty(slots.new(), root, uid=spec.process.uid, console=True))
     else:
@@ -206,7 +206,8 @@ def _proc(slots: _Slots, root: int) -> list[ops.Op]:
     ]
 
 
-def _dev(slots: _Slots, root: int, shm: int, spec: ContainerSpec) -> list[ops.Op]:
+def _dev(slots: _Slots, root: int, shm: int, null: int, spec: ContainerSpec) -> list[ops.Op]:
+    """`null` becomes our own /dev/null, opened before a volume of the pod can lie over it."""
     dev, pts, mqueue = slots.new(), slots.new(), slots.new()
     steps: list[ops.Op] = [
         ops.Filesystem(dev, "tmpfs", ("mode=755", "size=64k"), _NO_SUID_EXEC, "tmpfs"),
@@ -215,6 +216,7 @@ def _dev(slots: _Slots, root: int, shm: int, spec: ContainerSpec) -> list[ops.Op
     steps += [
         ops.Mknod(dev, name, defaults.DEVICE_MODE, os.makedev(major, minor)) for name, major, minor in defaults.DEVICES
     ]
+    steps.append(ops.OpenPath(null, dev, "/null", k.O_PATH))
     steps += [ops.Symlink(dev, name, target) for name, target in defaults.DEV_LINKS]
     pts_options = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
     steps += [
@@ -262,12 +264,8 @@ def _sys(slots: _Slots, root: int, spec: ContainerSpec, views: list[tuple[str, s
     return steps
 
 
-def _hide(slots: _Slots, root: int, spec: ContainerSpec) -> list[ops.Op]:
-    steps: list[ops.Op] = []
-    if spec.masked_paths:
-        null = slots.new()
-        steps.append(ops.OpenPath(null, root, "/dev/null", k.O_PATH))
-        steps += [ops.Mask(null, root, path) for path in spec.masked_paths]
+def _hide(null: int, root: int, spec: ContainerSpec) -> list[ops.Op]:
+    steps: list[ops.Op] = [ops.Mask(null, root, path) for path in spec.masked_paths]
     steps += [ops.ReadOnly(root, path) for path in spec.readonly_paths]
     if spec.readonly_rootfs:
         steps.append(ops.MountSetattr(root, attr_set=k.MOUNT_ATTR_RDONLY, names="read-only root"))
