@@ -109,7 +109,9 @@ class CgroupDriver(Protocol):
         """Changes the limits that are not None. Raises NotFound, or KernelError with the file."""
         ...
 
-    def entry(self, path: str) -> CgroupEntry: ...
+    def entry(self, path: str, beside: int = 0) -> CgroupEntry:
+        """`beside`: a process of the cgroup, which may have moved below it; the new one gets in where that one is."""
+        ...
 
     def kill(self, path: str) -> None:
         """SIGKILL to every process of the subtree, also frozen ones. Idempotent."""

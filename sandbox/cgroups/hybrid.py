@@ -76,8 +76,8 @@ class HybridDriver:
         self.v1.update(path, left)
         self.v2.update(path, right)
 
-    def entry(self, path: str) -> CgroupEntry:
-        return CgroupEntry(self.v1.entry(path).join_paths, self.v2.entry(path).directory)
+    def entry(self, path: str, beside: int = 0) -> CgroupEntry:
+        return CgroupEntry(self.v1.entry(path).join_paths, self.v2.entry(path, beside).directory)
 
     def processes(self, path: str) -> list[int]:
         return sorted({*self.v1.processes(path), *self.v2.processes(path)})

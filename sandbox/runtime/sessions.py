@@ -101,7 +101,7 @@ class Sessions:
         streams = [] if tty else _pipes(session, stdin)
         opened = list(streams)
         try:
-            entry = context.cgroups.entry(record.cgroup_path)
+            entry = context.cgroups.entry(record.cgroup_path, beside=record.pid)
             fds = [context.pidfds[container_id], *streams]
             cgroup_slot = -1
             if entry.directory is not None:

@@ -77,6 +77,26 @@ async def test_a_container_sees_its_own_cgroup_as_the_root(runtime: Runtime, tmp
     assert lines[1].startswith("0::/")
 
 
+async def test_exec_in_a_container_that_divided_its_cgroup(runtime: Runtime, host: Host, tmp_path: Path) -> None:
+    """As an init system in a container does: its own cgroup hands controllers down and can have no process."""
+    sandbox = await runtime.run_pod_sandbox(pod(tmp_path))
+    divide = "cd /sys/fs/cgroup; mkdir init && echo 0 >init/cgroup.procs && echo +pids >cgroup.subtree_control"
+    config = shell(f"{divide}; echo ready; sleep 1000", security=ContainerSecurity(privileged=True))
+    id = await started(runtime, sandbox, config)
+    async with asyncio.timeout(20):
+        while "ready" not in output(runtime.container_status(id)):
+            await asyncio.sleep(0.02)
+    path = runtime.container_status(id).cgroup_path
+    assert setting(path, "cgroup.subtree_control") == "pids"
+    session = await runtime.exec(id, ("sleep", "1000"))
+    assert session.pid in members(f"{path}/init") and session.pid in host.cgroups.processes(path)
+    session.close()
+    await runtime.stop_container(id, 0)
+    assert runtime.container_status(id).exit_code == 137
+    await runtime.remove_container(id)
+    assert not host.cgroups.exists(path)
+
+
 async def test_exec_is_under_the_containers_limits(runtime: Runtime, tmp_path: Path) -> None:
     sandbox = await runtime.run_pod_sandbox(pod(tmp_path))
     id = await started(runtime, sandbox, shell("sleep 1000", resources=CgroupResources(pids_limit=4)))

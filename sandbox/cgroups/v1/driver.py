@@ -103,7 +103,7 @@ class V1Driver:
         if not self.exists(path):
             raise NotFound(f"no cgroup {path}", subject=path)
 
-    def entry(self, path: str) -> CgroupEntry:
+    def entry(self, path: str, beside: int = 0) -> CgroupEntry:
         return CgroupEntry(tuple(f"{directory}/tasks" for directory in self._directories(path)), None)
 
     def processes(self, path: str) -> list[int]:

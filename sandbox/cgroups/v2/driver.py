@@ -132,8 +132,18 @@ class V2Driver:
         if not self.exists(path):
             raise NotFound(f"no cgroup {path}", subject=path)
 
-    def entry(self, path: str) -> CgroupEntry:
-        return CgroupEntry((), self.directory(path))
+    def entry(self, path: str, beside: int = 0) -> CgroupEntry:
+        directory = self.directory(path)
+        return CgroupEntry((), self._place_of(beside, directory) if beside else directory)
+
+    def _place_of(self, pid: int, directory: str) -> str:
+        """The cgroup of `pid` where it is below `directory`: what a container divided has no processes of its own."""
+        try:
+            own = [line[3:] for line in read_file(f"/proc/{pid}/cgroup").splitlines() if line.startswith("0::")]
+        except OSError:
+            return directory
+        place = f"{self.root}{own[0]}" if own else ""
+        return place if place.startswith(f"{directory}/") and os.access(place, os.F_OK) else directory
 
     def processes(self, path: str) -> list[int]:
         return sorted(tree.processes(self.directory(path)))
