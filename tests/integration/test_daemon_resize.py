@@ -102,7 +102,7 @@ def test_memory_below_its_use_is_refused(daemon: Daemon) -> None:
 
 
 def test_a_new_memory_limit_kills(daemon: Daemon) -> None:
-    script = "until [ -e /dev/shm/go ]; do sleep 0.05; done; x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo alive"
+    script = "until [ -e /dev/shm/go ]; do sleep 0.05; done; exec dd if=/dev/zero of=/dev/null bs=30M count=1"
     daemon.run(limited("eat", script))
     patch(daemon, "eat", limits={"memory": "16Mi"}, requests={"memory": "8Mi"})
     id = daemon.client.get(daemon.pod_path("eat", "describe"))["runtime"]["containers"][0]["pid"]

@@ -38,7 +38,8 @@ class Memory(ControllerFiles, MemoryController):  # type: ignore[misc]
     def apply(self, resources: CgroupResources) -> None:
         limit, swap = resources.memory_limit_bytes, resources.memory_swap_limit_bytes
         if resources.memory_low_bytes is not None:
-            self.soft_limit_in_bytes = resources.memory_low_bytes
+            # Nothing protected is v1's unset soft limit; its 0 would mean: take everything from here first.
+            self.soft_limit_in_bytes = resources.memory_low_bytes or -1
         if limit is None and swap is None:
             return
         if not self.has("memory.memsw.limit_in_bytes"):
