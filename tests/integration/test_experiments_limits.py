@@ -120,7 +120,7 @@ def test_pids(daemon: Daemon) -> None:
 
 def test_a_fork_bomb_fills_its_limit(daemon: Daemon) -> None:
     (most,) = values(measure(daemon, "pids-bomb", "32", window_s=1.0))
-    assert 24 <= most <= 32
+    assert 29 <= most <= 32
     assert daemon.run(pod_manifest("beside", "exit 0"), wait="done"), "others still fork"
     daemon.delete("beside")
 

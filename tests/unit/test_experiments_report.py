@@ -203,3 +203,14 @@ def test_text_of_a_declaration_is_no_markup(tmp_path: Path) -> None:
     assert "<script" not in text and "<b>" not in text
     assert "&lt;script&gt;" in text
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_results_in_the_documentation_can_be_read_and_their_page_loads_nothing() -> None:
+    directory = Path(__file__).parents[2] / "docs" / "experiments"
+    results = results_in(directory)
+    assert {r.experiment.name for r in results} == set(declared_names())
+    text = (directory / "report.html").read_text()
+    assert Page(text).fetched == []
+    assert not re.search(r"https?:", text)
+    for result in results:
+        assert f"--repetitions {result.experiment.repetitions} --seed {result.experiment.seed}" in text
