@@ -24,6 +24,9 @@ def clean(path: str) -> str:
     return relative
 
 
+TOO_LITTLE_MEMORY = "the memory limit of the cgroup above it is too small even for the kernel's own records"
+
+
 def make(root: str, path: str) -> list[str]:
     """mkdir -p of `path` below `root`. Returns the directories made, topmost first. Raises KernelError."""
     made: list[str] = []
@@ -41,7 +44,11 @@ def make(root: str, path: str) -> list[str]:
             made += [d for d in make(root, parent) if d not in made]
         except OSError as e:
             raise KernelError(
-                f"cannot make cgroup {target}", operation="mkdir", subject=target, errno=e.errno or 0
+                f"cannot make cgroup {target}",
+                operation="mkdir",
+                subject=target,
+                errno=e.errno or 0,
+                hint=TOO_LITTLE_MEMORY if e.errno == errno.ENOMEM else "",
             ) from e
     raise KernelError(f"cannot make cgroup {target}", operation="mkdir", subject=target, errno=errno.ENOENT)
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from sandbox.cli.client import ApiError
-from sandbox.cli.style import style
+from sandbox.cli.style import clean, style
 from sandbox.errors import SandboxError
 
 TYPE_CHECKING = False  # `typing` takes longer to import than most of what is here to run
@@ -43,14 +43,14 @@ def print_errors(errors: Sequence[Mapping[str, Any]], sources: Mapping[str, str]
 
 def error_lines(error: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
     """`error: …`, the source line with a caret under the column, `hint: …`."""
-    message = str(error.get("message", "")) or "no reason was given"
+    message = clean(str(error.get("message", ""))) or "no reason was given"
     lines = [style("error:", "red", bold=True, stream=sys.stderr) + " " + message]
-    operation, subject = str(error.get("operation") or ""), str(error.get("subject") or "")
+    operation, subject = clean(str(error.get("operation") or "")), clean(str(error.get("subject") or ""))
     if error.get("exitCode") == 1 and operation and operation not in message:  # wrong input speaks for itself
         lines.append(f"  while: {operation}" + (f" ({subject})" if subject and subject not in message else ""))
     lines += _excerpt(error, sources)
     if error.get("hint"):
-        lines.append(style("hint:", "cyan", stream=sys.stderr) + f" {error['hint']}")
+        lines.append(style("hint:", "cyan", stream=sys.stderr) + f" {clean(str(error['hint']))}")
     return lines
 
 

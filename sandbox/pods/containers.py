@@ -115,6 +115,7 @@ class ContainerSteps:
             except SandboxError as error:
                 await self._discard(container.container_id)
                 if strict:
+                    _say_whose(container, error)
                     raise
                 self._start_failed(container, error)
                 return
@@ -132,6 +133,7 @@ class ContainerSteps:
             await self._create(container, timeline)
         except SandboxError as error:
             if strict:
+                _say_whose(container, error)
                 raise
             self._creation_failed(container, error)
             return False
@@ -218,6 +220,12 @@ class ContainerSteps:
         record = self._record
         directory = self._context.settings.log_directory(record.namespace, record.name, record.uid)
         (directory / container.name / f"{container.attempt - 2}.log").unlink(missing_ok=True)
+
+
+def _say_whose(container: ContainerRecord, error: SandboxError) -> None:
+    """A pod has several containers: the sentence names the one."""
+    if not error.message.startswith(f"container {container.name} "):
+        error.message = f"container {container.name}: {error.message}"
 
 
 def _termination(status: ContainerStatus) -> Termination:

@@ -258,7 +258,8 @@ class Containers:
             id,
             state=EXITED,
             pid=exit_record.pid,
-            started_ns=record.started_ns or exit_record.started_ns or exit_record.time_ns,
+            # By the daemon's clock when it was told of the start, which a short life may precede.
+            started_ns=min(record.started_ns or exit_record.started_ns or exit_record.time_ns, exit_record.time_ns),
             finished_ns=exit_record.time_ns,
             exit_code=exit_record.code,
             signal=exit_record.signal,

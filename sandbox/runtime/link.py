@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from sandbox.errors import Conflict, DeadlineExceeded, KernelError, MonitorError, NotFound, PlanError, SandboxError
 from sandbox.runtime import protocol
+from sandbox.runtime.explain import explain, plan_error
 from sandbox.runtime.ops import Plan
 from sandbox.runtime.protocol import ExitRecord, ProcessInfo, Reply, RequestKind, Stage
 
@@ -191,10 +192,11 @@ def checked(reply: Reply, kind: RequestKind, process_id: str, plan: Plan | None 
 def _failure(kind: RequestKind, process_id: str, reply: Reply, plan: Plan | None) -> SandboxError:
     """The sentence for an answer that says no."""
     number = reply.error
-    step = plan.ops[reply.op_index].describe() if plan is not None and 0 <= reply.op_index < len(plan.ops) else ""
-    if reply.stage is Stage.OP:
-        return PlanError(f"{step} failed", operation=step, subject=process_id, errno=number)
-    if reply.stage is Stage.DECODE:
+    known = plan is not None and 0 <= reply.op_index < len(plan.ops)
+    if reply.stage is Stage.OP and plan is not None and known:
+        return plan_error(plan, reply.op_index, process_id, number)
+    if reply.stage in (Stage.OP, Stage.DECODE):
+        step = explain(plan, reply.op_index) if plan is not None and known else ""
         what = f"at {step!r}" if step else "as a whole"
         return PlanError(f"the monitor refused the plan {what}", operation=step, subject=process_id, errno=number)
     if reply.stage is Stage.CLONE:

@@ -16,6 +16,7 @@ came with the request; operations fill others. `at` is the directory in which a 
 
 from __future__ import annotations
 
+import shlex
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -563,7 +564,7 @@ class Exec(Op):
         )
 
     def describe(self) -> str:
-        return "exec " + " ".join(self.argv)
+        return "exec " + shlex.join(self.argv)
 
 
 @dataclass(frozen=True)

@@ -339,7 +339,7 @@ async def test_a_pod_that_went_before_the_wait_is_still_told_of(harness: Harness
     await harness.until(lambda: not harness.controller.list())
     with pytest.raises(PlanError) as caught:
         await harness.controller.wait("default", "web", "ready", 5, uid=applied.uid)
-    assert not failure and str(caught.value) == "exec /nope"
+    assert not failure and str(caught.value) == "container app: exec /nope"
     with pytest.raises(NotFound):
         await harness.controller.wait("default", "web", "ready", 5)
 

@@ -40,8 +40,9 @@ def stop(context: CliContext, pods: tuple[str, ...], grace: float | None) -> int
       sandbox stop -t 1 web db
     """
 
-    def one(name: str) -> None:
+    def one(name: str) -> bool:
         context.client.call("POST", context.pod_target(name, "stop"), {"graceSeconds": grace})
+        return True
 
     return _each(pods, one, doing="stopping", done="stopped")
 
@@ -65,31 +66,36 @@ def rm(context: CliContext, pods: tuple[str, ...], force: bool, grace: float | N
     if grace is not None:
         query.append(("graceSeconds", f"{grace:g}"))
 
-    def one(name: str) -> None:
+    def one(name: str) -> bool:
         try:
             context.client.call("DELETE", context.pod_target(name, query=query))
         except ApiError as error:
             if not (force and error.errors[0].get("reason") == "NotFound"):
                 raise
+            return False
+        return True
 
     return _each(pods, one, doing="removing", done="removed")
 
 
-def _each(names: tuple[str, ...], operation: Callable[[str], None], *, doing: str, done: str) -> int:
-    """Does all of them, whatever becomes of one; the exit code is that of the first that failed."""
+def _each(names: tuple[str, ...], operation: Callable[[str], bool], *, doing: str, done: str) -> int:
+    """Does all of them, whatever becomes of one; the exit code is that of the first that failed.
+
+    `operation` says whether there was anything to do."""
     code = 0
     pods = [pod_name(name) for name in names]
     for pod in dict.fromkeys(pods):
         with StatusLine(sys.stderr) as line:
             line.show(f"{doing} pod/{pod}")
             try:
-                operation(pod)
+                happened = operation(pod)
             except ApiError as error:
                 line.clear()
                 print_errors(error.errors)
                 code = code or error.exit_code
                 continue
-        emit([f"pod/{pod} {done}"])
+        if happened:
+            emit([f"pod/{pod} {done}"])
     return code
 
 
