@@ -212,9 +212,23 @@ def check_support(obj: KubeObject, problems: Problems) -> None:
 
 def notes(pod: Pod) -> list[str]:
     """What the pod's events say about fields that are accepted and have no effect: `spec.tolerations: has …`."""
-    return [
-        f"{render_path(path)}: {found.sentence}" for path, found in _walk(pod, ()) if found.support is Support.NOTED
-    ]
+    noted = [(path, found.sentence) for path, found in _walk(pod, ()) if found.support is Support.NOTED]
+    return [f"{render_path(path)}: {sentence}" for path, sentence in (*noted, *_unlimited_disk(pod))]
+
+
+def _unlimited_disk(pod: Pod) -> Iterator[tuple[Path, str]]:
+    """Values of fields that otherwise work: amounts of disk that nothing here enforces."""
+    if pod.spec is None:
+        return
+    for number, volume in enumerate(pod.spec.volumes or ()):
+        if volume.emptyDir is not None and volume.emptyDir.sizeLimit and volume.emptyDir.medium != "Memory":
+            yield ("spec", "volumes", number, "emptyDir", "sizeLimit"), "is enforced only with medium: Memory"
+    for field in ("initContainers", "containers"):
+        for number, container in enumerate(getattr(pod.spec, field) or ()):
+            for kind in ("limits", "requests"):
+                if container.resources and "ephemeral-storage" in (getattr(container.resources, kind) or {}):
+                    path: Path = ("spec", field, number, "resources", kind, "ephemeral-storage")
+                    yield path, "has no effect, this release does not limit disk space"
 
 
 def _walk(obj: Model, path: Path) -> Iterator[tuple[Path, Verdict]]:

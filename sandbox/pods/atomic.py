@@ -41,6 +41,12 @@ def check_key(key: str) -> str:
     return key
 
 
+def make_directory(path: Path) -> None:
+    """0755, whatever the daemon's umask is: containers of any user look in. Idempotent; its parent exists."""
+    path.mkdir(exist_ok=True)
+    path.chmod(0o755)
+
+
 def write_atomically(directory: Path, files: Mapping[str, FileContent], group: int | None) -> bool:
     """Makes `directory` (which exists, and in which only the daemon writes) show exactly `files`.
 
@@ -53,7 +59,7 @@ def write_atomically(directory: Path, files: Mapping[str, FileContent], group: i
         return False
     stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + str(time.time_ns())
     fresh = directory / stamp
-    fresh.mkdir(mode=0o755)
+    make_directory(fresh)
     for path, file in files.items():
         _write(fresh, path, file, group)
     swap = directory / "..data_tmp"
@@ -69,7 +75,9 @@ def write_atomically(directory: Path, files: Mapping[str, FileContent], group: i
 
 def _write(root: Path, path: str, file: FileContent, group: int | None) -> None:
     target = root / path
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for directory in reversed(target.parents):
+        if directory.is_relative_to(root):
+            make_directory(directory)
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as stream:
         stream.write(file.content)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox.errors import InvalidInput
+from sandbox.pods.atomic import make_directory
 
 _TESTS: dict[str, tuple[str, Callable[[int], bool]]] = {
     "Directory": ("a directory", stat.S_ISDIR),
@@ -51,11 +52,18 @@ def prepare_host_path(volume: str, path: str, kind: str) -> Path:
         try:
             if kind == "FileOrCreate":
                 place.touch(mode=0o644)
+                place.chmod(0o644)
             else:
-                place.mkdir(mode=0o755, parents=True, exist_ok=True)
+                _make_directories(place)
         except OSError as error:
             raise _error(volume, path, kind, "cannot be made", error.errno or 0) from error
     return place
+
+
+def _make_directories(place: Path) -> None:
+    """mkdir -p with 0755; what is there keeps its mode."""
+    for directory in reversed([directory for directory in (place, *place.parents) if not directory.exists()]):
+        make_directory(directory)
 
 
 def _error(volume: str, path: str, kind: str, what: str, errno: int = 0) -> InvalidInput:

@@ -132,8 +132,7 @@ class Volumes:
             place.mkdir(parents=True, exist_ok=True)
             if volume.secret is not None:
                 self._tmpfs.mount(place, _PAYLOAD_TMPFS_BYTES, 0o755)
-            if group is not None:
-                _own(place, 0o755, group)
+            _own(place, 0o755, group)
             write_atomically(place, files, group)
 
     def _place(self, uid: str, volume: Any) -> Path:

@@ -89,15 +89,16 @@ def find_source(mount: Mount, *, dry_run: bool = False) -> Source:
         raise InvalidInput(f"a mount needs absolute paths, not {path!r} on {mount.container_path!r}")
     if ".." in PurePosixPath(mount.container_path).parts or mount.container_path == "/":
         raise InvalidInput(f"a mount cannot be made on {mount.container_path!r}", subject=mount.container_path)
+    source = Path(path, mount.sub_path.lstrip("/"))
     try:
-        mode = Path(path, mount.sub_path.lstrip("/")).stat().st_mode
+        mode = source.stat().st_mode
     except OSError as error:
         if dry_run and isinstance(error, FileNotFoundError):
             return Source(mount, is_directory=True)
         raise InvalidInput(
-            f"the source {path!r} of the mount on {mount.container_path} cannot be used",
+            f"the source {str(source)!r} of the mount on {mount.container_path} cannot be used",
             operation="open the source of a mount",
-            subject=path,
+            subject=str(source),
             errno=error.errno or 0,
         ) from error
     return Source(mount, stat.S_ISDIR(mode))

@@ -248,6 +248,18 @@ def test_a_reference_misspelt_names_the_nearest_given() -> None:
         load(text + config, known=lambda *identity: None)
 
 
+def test_disk_space_that_nobody_limits_is_noted() -> None:
+    container = "name: c, image: i, resources: {limits: {ephemeral-storage: 1Gi, memory: 1Gi}}"
+    volumes = (
+        "  volumes: [{name: m, emptyDir: {medium: Memory, sizeLimit: 1Mi}}, {name: d, emptyDir: {sizeLimit: 1Mi}}]"
+    )
+    assert notes(pod_of(volumes, container)) == [
+        "spec.volumes[1].emptyDir.sizeLimit: is enforced only with medium: Memory",
+        "spec.containers[0].resources.limits.ephemeral-storage: has no effect, this release does not limit disk space",
+        "spec.containers[0].resources.requests.ephemeral-storage: has no effect, this release does not limit disk space",
+    ]
+
+
 def test_notes_say_what_has_no_effect_here() -> None:
     assert notes(pod_of("")) == []
     pod = pod_of("  tolerations: [{operator: Exists}]\n  nodeSelector: {a: b}\n  affinity: {}\n  hostUsers: true\n")

@@ -304,3 +304,14 @@ async def test_a_sub_path_that_becomes_a_link_while_it_is_made(room: Room, tmp_p
     monkeypatch.setattr(os, "mkdir", swapped)
     trees.make_below(volume, "sub", 0o777)
     assert precious.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("volume", ["{name: v, configMap: {name: c, items: [{key: a.conf, path: x/y/z}]}}"])
+def test_every_user_finds_the_way_to_the_files(room: Room, volume: str) -> None:
+    """The daemon makes files for nobody else; a container of any user reads these."""
+    room.put(CONFIG)
+    room.prepare(volume)
+    place = room.disk / "v" / "x" / "y" / "z"
+    assert _mode(place) == 0o644
+    assert {_mode(room.disk / "v"), *(_mode(room.disk / "v" / "x" / part) for part in ("", "y"))} == {0o755}
+    assert _mode(room.disk / "v" / "..data/") == 0o755
