@@ -99,7 +99,7 @@ def _follow(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
 def _about(event: dict[str, Any]) -> dict[str, Any]:
     """The error of one pod among several: its sentence says whose it is."""
     error, pod = event["error"], event.get("pod")
-    if not pod or f"{pod!r}" in error["message"]:
+    if not pod or pod in error["message"].replace("/", " ").replace("'", " ").split():
         return dict(error)
     return {**error, "message": f"pod/{pod}: {error['message']}"}
 
