@@ -162,7 +162,7 @@ class Containers:
             what, why = plan.ops[index].describe(), os.strerror(errno).lower()
             log.info("container %s goes on without %r: %s", record.id, what, why)
         context.records.change_container(
-            record.id, state=RUNNING, pid=result.pid, start_time=start_time, started_ns=time.time_ns()
+            record.id, state=RUNNING, pid=result.pid, start_time=start_time, started_ns=_exec_time_ns(result)
         )
         self.watch_oom(record.id)
         context.emit(RuntimeEvent("started", record.pod_sandbox_id, record.id))
@@ -386,6 +386,12 @@ def _make_overlay_dirs(directory: Path, top_layer: Path) -> None:
     of_image = top_layer.stat()
     os.chown(directory / "upper", of_image.st_uid, of_image.st_gid)
     (directory / "upper").chmod(stat.S_IMODE(of_image.st_mode))
+
+
+def _exec_time_ns(result: RunResult) -> int:
+    """The wall clock when the plan came to its exec: the answer may be read after the app has ended already."""
+    last_mark_ns = max(result.marks.values(), default=time.monotonic_ns())
+    return time.time_ns() - max(0, time.monotonic_ns() - last_mark_ns)
 
 
 def _add_marks(timeline: Timeline, name: str, begin_ns: int, result: RunResult) -> None:

@@ -50,6 +50,17 @@ def cpu_share(daemon: Daemon, name: str, seconds: float = 1.5) -> float:
     raise AssertionError("the stream ended")
 
 
+def expect_share(daemon: Daemon, name: str, expected: float, tolerance: float) -> None:
+    """The limit is never exceeded, and reached in one of several windows: others may use this machine too."""
+    shares: list[float] = []
+    for _ in range(10):
+        shares.append(cpu_share(daemon, name))
+        assert shares[-1] <= expected + tolerance
+        if shares[-1] >= expected - tolerance:
+            return
+    raise AssertionError(f"never near {expected}: {shares}")
+
+
 def container(daemon: Daemon, name: str) -> Any:
     return daemon.pod(name)["status"]["containerStatuses"][0]
 
@@ -57,10 +68,10 @@ def container(daemon: Daemon, name: str) -> Any:
 def test_the_share_of_the_cpu_follows(daemon: Daemon) -> None:
     daemon.run(limited("spin", SPIN))
     before = container(daemon, "spin")
-    assert cpu_share(daemon, "spin") == pytest.approx(0.2, abs=0.05)
+    expect_share(daemon, "spin", 0.2, 0.05)
     answer = patch(daemon, "spin", limits={"cpu": "500m"})
     assert answer["changes"] == ["main: cpu limit 200m → 500m"]
-    assert cpu_share(daemon, "spin") == pytest.approx(0.5, abs=0.08)
+    expect_share(daemon, "spin", 0.5, 0.08)
     after = container(daemon, "spin")
     assert after["containerID"] == before["containerID"] and after["restartCount"] == 0
     assert after["resources"]["limits"] == {"cpu": "500m", "memory": "64Mi"}
@@ -81,7 +92,7 @@ def test_a_manifest_with_other_limits_resizes_and_survives_the_daemon(daemon: Da
     assert after["resources"]["limits"] == {"cpu": "400m", "memory": "80Mi"}
     (stats,) = [pod for pod in daemon.get("stats")["pods"] if pod["name"] == "spin"]
     assert stats["memoryLimitBytes"] == stats["containers"][0]["memoryLimitBytes"] == 80 << 20
-    assert cpu_share(daemon, "spin") == pytest.approx(0.4, abs=0.07)
+    expect_share(daemon, "spin", 0.4, 0.07)
     daemon.run(manifest)  # the same again changes nothing
     manifest["spec"]["containers"][0]["command"] = ["sleep", "1"]
     with pytest.raises(ApiError, match=r"command.* differs") as refused:
@@ -155,11 +166,11 @@ def test_stats_stream(daemon: Daemon) -> None:
         seen = []
         for sample in samples(stream):
             seen.append(sample)
-            if len(seen) == 4:
+            if len(seen) >= 4 and (sample[0]["cpuThrottledNanoseconds"] > 0 or len(seen) == 50):
                 break
     times = [pod["timeNanoseconds"] for (pod,) in seen]
     gaps = [(after - before) / 1e9 for before, after in pairwise(times)]
-    assert gaps == pytest.approx([0.2] * 3, abs=0.1)
+    assert gaps == pytest.approx([0.2] * len(gaps), abs=0.15)
     last = seen[-1][0]
     assert last["cpuThrottledNanoseconds"] > 0 and last["memoryPeakBytes"] > 0 and last["oomKills"] == 0
     with pytest.raises(ApiError, match="interval"):

@@ -65,6 +65,17 @@ async def share(runtime: Runtime, id: str, seconds: float = 1.5) -> float:
     return (after - before) / 1e9 / took_s
 
 
+async def expect_share(runtime: Runtime, id: str, expected: float, tolerance: float) -> None:
+    """The limit is never exceeded, and reached in one of several windows: others may use this machine too."""
+    shares: list[float] = []
+    for _ in range(10):
+        shares.append(await share(runtime, id))
+        assert shares[-1] <= expected + tolerance
+        if shares[-1] >= expected - tolerance:
+            return
+    raise AssertionError(f"never near {expected}: {shares}")
+
+
 SETTINGS = (
     "shares",
     "quota",
@@ -98,14 +109,14 @@ async def test_cpu_share_follows(host: Host) -> None:
     _, id = await start(
         runtime, host, SPIN, CgroupResources(cpu_shares=512, cpu_quota_us=20_000, cpu_period_us=100_000)
     )
-    assert await share(runtime, id) == pytest.approx(0.2, abs=0.05)
+    await expect_share(runtime, id, 0.2, 0.05)
     pod = runtime.container_status(id).pod_sandbox_id
     wanted = CgroupResources(cpu_shares=512, cpu_quota_us=50_000, cpu_period_us=100_000)
     await runtime.update_resources([ResourceChange(id, wanted), ResourceChange(pod, wanted)])
-    assert await share(runtime, id) == pytest.approx(0.5, abs=0.08)
+    await expect_share(runtime, id, 0.5, 0.08)
     less = replace(wanted, cpu_quota_us=10_000)
     await runtime.update_resources([ResourceChange(pod, less), ResourceChange(id, less)])
-    assert await share(runtime, id) == pytest.approx(0.1, abs=0.04)
+    await expect_share(runtime, id, 0.1, 0.04)
 
 
 async def test_update_container_resources_leaves_what_it_does_not_name(host: Host) -> None:
