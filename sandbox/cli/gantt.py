@@ -28,7 +28,7 @@ def bars(pod: str, spans: Sequence[Mapping[str, Any]], columns: int | None) -> l
     end = max(int(s["startMicroseconds"]) + int(s["durationMicroseconds"]) for s in spans)
     labels = [_label(s) for s in spans]
     label_width = min(max(len(label) for label in labels), 36)
-    room = max((columns or 100) - label_width - 13, MIN_BAR)
+    room = max((columns or 100) - label_width - 15, MIN_BAR)
     scale = room / max(end, 1)
     lines = [f"{style(clean(pod), bold=True)}  {end / 1000:.1f} ms"]
     for span, label in zip(spans, labels, strict=True):

@@ -110,6 +110,7 @@ async def build(config: Config) -> Services:
         run_dir=config.run_dir,
         backoff_base_s=config.back_off_initial_s,
         backoff_max_s=config.back_off_max_s,
+        unified_cgroups=cgroups.mode == "v2",
     )
     controller = PodController(
         runtime,

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -76,10 +76,15 @@ async def errors_to_responses(request: web.Request, handler: Handler) -> web.Str
     except ConnectionError:
         raise
     except Exception as error:
-        logger.exception("request failed", extra={"fields": {"method": request.method, "path": request.path}})
-        return error_response(
-            SandboxError(f"internal error: {error!r}", operation=request.method, subject=request.path)
-        )
+        return error_response(_expected(request, error))
+
+
+def _expected(request: web.Request, error: Exception) -> SandboxError:
+    """The error as a client is told of it. One that nobody foresaw is logged with its traceback."""
+    if isinstance(error, SandboxError):
+        return error
+    logger.error("request failed", exc_info=error, extra={"fields": {"method": request.method, "path": request.path}})
+    return SandboxError(f"internal error: {error!r}", operation=request.method, subject=request.path)
 
 
 def _from_http(request: web.Request, error: web.HTTPException) -> SandboxError:
@@ -169,11 +174,37 @@ def background(app: web.Application, operation: Coroutine[Any, Any, T]) -> async
     return task
 
 
-async def stream_ndjson(request: web.Request, items: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
-    """One JSON object a line, as they come."""
+LastWords = Callable[[SandboxError], Sequence[dict[str, Any]]]
+
+
+async def stream_ndjson(
+    request: web.Request, items: AsyncIterator[dict[str, Any]], last_words: LastWords | None = None
+) -> web.StreamResponse:
+    """One JSON object a line, as they come.
+
+    When `items` fails, its status has been sent: the error becomes the lines that `last_words` makes of it, or, where
+    the stream has no form for errors, the connection is cut, so that nobody takes what came for the whole.
+    """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    async for item in items:
-        await response.write(json.dumps(item, separators=(",", ":")).encode() + b"\n")
+    try:
+        async for item in items:
+            await _write_line(response, item)
+    except ConnectionError:
+        raise
+    except Exception as failure:
+        if last_words is None:
+            raise cut_off(request, failure) from failure
+        for item in last_words(_expected(request, failure)):
+            await _write_line(response, item)
     await response.write_eof()
     return response
+
+
+def cut_off(request: web.Request, error: Exception) -> ConnectionAbortedError:
+    """To be raised where a response that has begun cannot go on: an error response inside of it would be garbage."""
+    return ConnectionAbortedError(str(_expected(request, error)))
+
+
+async def _write_line(response: web.StreamResponse, item: dict[str, Any]) -> None:
+    await response.write(json.dumps(item, separators=(",", ":")).encode() + b"\n")

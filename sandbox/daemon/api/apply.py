@@ -109,7 +109,7 @@ async def apply(request: web.Request) -> web.StreamResponse:
         objects, timeline, wait=wanted.wait != "none", remove_when_done=wanted.remove
     )
     try:
-        return await stream_ndjson(request, _outcome(services, wanted, pods, begun))
+        return await stream_ndjson(request, _outcome(services, wanted, pods, begun), _last_words)
     except (asyncio.CancelledError, ConnectionError):
         if wanted.remove and not services.stopping:
             background(request.app, _remove_all(services, pods))
@@ -125,6 +125,10 @@ def _plans(services: Services, objects: list[KubeObject]) -> list[dict[str, Any]
             plan = services.runtime.container_plan(preview.sandbox, container)
             plans.append({"type": "plan", "pod": preview.name, "container": container.name, "lines": plan.describe()})
     return [*plans, {"type": "end", "exitCode": 0}]
+
+
+def _last_words(error: SandboxError) -> list[dict[str, Any]]:
+    return [{"type": "error", "pod": "", "error": error.to_json()}, {"type": "end", "exitCode": error.exit_code}]
 
 
 async def _each(items: Sequence[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:

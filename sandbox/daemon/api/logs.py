@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sandbox.daemon.api.app import SERVICES, flag, integer
+from sandbox.daemon.api.app import SERVICES, cut_off, flag, integer
 from sandbox.daemon.api.targets import Target, log_directory, pod_of, target_of
 from sandbox.daemon.log_stream import LogOptions, attempts, follow_log, read_log
 from sandbox.daemon.wiring import Services
@@ -46,6 +46,12 @@ async def log(request: web.Request) -> web.StreamResponse:
                 await response.prepare(request)
                 prepared = True
             await response.write(block)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if not prepared:
+            raise
+        raise cut_off(request, error) from error
     finally:
         await stream.aclose()
     if not prepared:
