@@ -1,4 +1,4 @@
-"""A stream that fails half way: an error line where it has a form for that, else a cut connection; never two answers."""
+"""A stream that fails half way: an error line where it has a form for one, else a cut connection; never two answers."""
 
 from __future__ import annotations
 
