@@ -47,7 +47,8 @@ def main() -> int:
     if command and tests:
         parser.error(f"unknown argument {tests[0]}")
     if not command and not options.shell:
-        command = ["python", "-m", "pytest", *(tests or TESTS)]
+        named = any((image.CHECKOUT / word.partition("::")[0]).exists() for word in tests)
+        command = ["python", "-m", "pytest", *(() if named else TESTS), *tests]
         if options.output:
             command.append("--junit-xml=/output/junit.xml")
     if shutil.which(machine.QEMU) is None:

@@ -19,7 +19,7 @@ import prctl
 from tests.vm.image import CHECKOUT, Image, compile_modules
 
 QEMU = "qemu-system-x86_64"
-PROJECT = ("sandbox", "tests", "examples", "pause/build/pause", "pyproject.toml")
+PROJECT = ("sandbox", "tests", "examples", "pause/build/pause", "pause/protocol.h", "pyproject.toml")
 KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable random.trust_cpu=on"
 TIMED_OUT = 124
 """As timeout(1) has it."""
