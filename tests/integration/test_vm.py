@@ -24,6 +24,7 @@ COMMAND = [sys.executable, "-m", "tests.vm"]
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.skipif(not os.environ.get("SANDBOX_TEST_VM"), reason="boots machines: scripts/test --vm"),
     pytest.mark.skipif(shutil.which(machine.QEMU) is None, reason=f"{machine.QEMU} is not installed"),
     # Fetched from Debian: not from in here, where the tests have a network of their own.
     pytest.mark.skipif(
