@@ -27,6 +27,7 @@ def make_layer(folder: Path) -> Path:
     layer = folder / "layer"
     for name in ("bin", "proc", "dev", "tmp", "etc"):
         (layer / name).mkdir(parents=True)
+        (layer / name).chmod(0o755)
     shutil.copy("/bin/busybox", layer / "bin" / "busybox")
     for tool in ("sh", "cat", "ls", "sleep", "id", "stty", "readlink", "kill", "ps", "yes", "head", "mkdir", "touch"):
         (layer / "bin" / tool).symlink_to("busybox")
@@ -85,6 +86,7 @@ class Pod:
         """The root, mounted on a directory of this test, in a mount namespace of its own, with /dev and /proc."""
         upper, work = self.folder / "upper", self.folder / "work"
         upper.mkdir(exist_ok=True)
+        upper.chmod(0o755)  # the root of what is run: also for other users
         work.mkdir(exist_ok=True)
         return [
             ops.Unshare(k.CLONE_NEWNS),
