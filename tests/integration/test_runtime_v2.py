@@ -200,7 +200,7 @@ async def test_huge_pages_and_devices(runtime: Runtime, tmp_path: Path) -> None:
     limits = CgroupResources(hugepage_limits=(HugepageLimit("2MB", 2 * MI),))
     look = "cat /sys/fs/cgroup/hugetlb.2MB.max; mknod /kmsg c 1 11 && cat </kmsg; cat </dev/null && echo null"
     lines = await say(runtime, sandbox, look, resources=limits)
-    assert lines[0] == str(2 * MI) and "not permitted" in lines[1] and lines[-1] == "null"
+    assert {str(2 * MI), "null"} <= set(lines) and any("not permitted" in line for line in lines), lines
 
 
 async def test_frozen_and_pressed(runtime: Runtime, host: Host, tmp_path: Path) -> None:
