@@ -93,14 +93,12 @@ def _kernel() -> Path:
     cached = sorted(CACHE.glob("linux-image-*"))
     if cached:
         return cached[-1]
-    package = _kernel_package()
-    if package is None:
-        _run("apt-get", "-qq", "update")
-        package = _kernel_package()
-    if package is None:
-        raise NoKernel(f"no package archive has {KERNEL_PACKAGE}")
     with tempfile.TemporaryDirectory(prefix="kernel-", dir=CACHE) as folder:
-        _run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package, cwd=folder)
+        try:
+            _download_kernel(folder)
+        except CannotBuild:  # the lists are missing or old
+            _run("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "update")
+            _download_kernel(folder)
         (archive,) = Path(folder).glob("*.deb")
         unpacked = Path(folder, "unpacked")
         _run("dpkg", "-x", str(archive), str(unpacked))
@@ -114,11 +112,13 @@ def _kernel() -> Path:
         return unpacked.rename(target)
 
 
-def _kernel_package() -> str | None:
+def _download_kernel(folder: str) -> None:
     """The package that the metapackage stands for: the name carries the kernel's version."""
     shown = subprocess.run(("apt-cache", "depends", KERNEL_PACKAGE), capture_output=True, text=True).stdout
     found = re.search(r"Depends: (linux-image-\S+)", shown)
-    return found[1] if found else None
+    if found is None:
+        raise NoKernel(f"no package archive has {KERNEL_PACKAGE}")
+    _run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", found[1], cwd=folder)
 
 
 def _modules(kernel: Path) -> Path:
