@@ -20,6 +20,7 @@ T = TypeVar("T")
 IMAGE = "localhost/busybox"
 POLL_S = 0.01
 READING_S = 0.02
+REMOVE_TIMEOUT_S = 180.0
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -91,13 +92,22 @@ class LivePod:
         return target("v1", "namespaces", self.namespace, "pods", self.name, *segments, query=query)
 
     def remove(self) -> None:
-        """Kills and removes the pod. Idempotent; a second Ctrl-C does not cut it short."""
+        """Kills and removes the pod. Idempotent; a second Ctrl-C does not cut it short.
+
+        Tried again while a process waits for I/O that a limit holds back: nothing can kill it before.
+        """
+        deadline = time.monotonic() + REMOVE_TIMEOUT_S
         with undisturbed():
-            try:
-                self.client.call("DELETE", self.path(query=[("force", 1), ("graceSeconds", 0)]))
-            except ApiError as error:
-                if error.errors[0].get("reason") != NotFound.reason:
-                    raise
+            while True:
+                try:
+                    self.client.call("DELETE", self.path(query=[("force", 1), ("graceSeconds", 0)]))
+                    return
+                except ApiError as error:
+                    first = error.errors[0]
+                    if first.get("reason") == NotFound.reason:
+                        return
+                    if first.get("operation") != "kill" or time.monotonic() > deadline:
+                        raise
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = self.client.get(self.path())["status"]

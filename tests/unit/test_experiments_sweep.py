@@ -105,8 +105,8 @@ def test_blocks_are_aligned_and_small_beside_a_second() -> None:
     for rate in (1024, 64 << 10, MIB, 3 * MIB, 16 * MIB, 1 << 33):
         size = block_size(rate)
         assert size & (size - 1) == 0
-        assert 512 <= size <= MIB
-        assert size == 512 or size <= rate / 64
+        assert 4096 <= size <= MIB
+        assert size == 4096 or size <= rate / 64
 
 
 def test_the_weight_is_what_the_kernel_was_told() -> None:
