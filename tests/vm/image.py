@@ -248,12 +248,13 @@ def _python_files() -> Iterator[Path]:
     venv = Path(sys.prefix)
     yield from (p for p in (venv / "bin").iterdir() if p.is_symlink() or p.name == "sandbox")
     yield venv / "pyvenv.cfg"
-    yield from (venv / "lib").glob("python*/site-packages/*.pth")
-    for distribution in _distributions():
-        for file in distribution.files or ():
-            path = Path(os.path.normpath(distribution.locate_file(file)))
-            if path.suffix != ".pyc" and path.is_file() and path.is_relative_to(venv):
-                yield path
+    wanted = {d.metadata["Name"] for d in _distributions()}
+    others = [d for d in metadata.distributions() if d.metadata["Name"] not in wanted]
+    # Not the files of those wanted: what an old pip installed has no list of its own.
+    left_out = {os.path.normpath(d.locate_file(f)) for d in others for f in d.files or ()}
+    for directory, names, files in os.walk(sysconfig.get_path("purelib")):
+        names[:] = [n for n in names if n != "__pycache__"]
+        yield from (Path(directory, f) for f in files if os.path.join(directory, f) not in left_out)  # noqa: PTH118
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     yield base
     yield Path(os.path.realpath(base))
